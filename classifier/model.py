@@ -1,0 +1,123 @@
+"""The values a classification is made of. Frozen: they are cached and shared between sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class ActionClass(StrEnum):
+    """What a statement does, as policy and reviewers name it."""
+
+    READ = "read"
+    WRITE = "write"
+    BULK_WRITE = "bulk_write"
+    IMPORT = "import"
+    EXPORT = "export"
+    DDL = "ddl"
+    GRANT = "grant"
+    ROLE = "role"
+    FILE = "file"
+    CODE = "code"
+    SESSION = "session"
+    MAINTENANCE = "maintenance"
+    REPLICATION = "replication"
+    TRANSACTION = "transaction"
+    UNKNOWN = "unknown"
+
+
+UNPRIVILEGED = frozenset({ActionClass.READ, ActionClass.WRITE, ActionClass.IMPORT, ActionClass.TRANSACTION})
+
+
+class Risk(StrEnum):
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One effect of a statement: its class, a verb for rules (`copy_to_stdout`) and the object it touches."""
+
+    cls: ActionClass
+    verb: str
+    object: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a text. The last five fields are for the session and not part of the public object."""
+
+    kind: str  # the grammar's node, "CopyStmt"
+    tag: str  # the command tag's verb, "COPY"
+    actions: tuple[Action, ...]
+    relations: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    # SQL PREPARE: the name made, and what executing it will mean.
+    prepares: str | None = None
+    prepared: Classification | None = None
+    # names given to SQL EXECUTE that this text did not itself prepare; the session resolves them
+    executes: tuple[str, ...] = ()
+    # DEALLOCATE name; "" is ALL (and DISCARD ALL)
+    deallocates: str | None = None
+    # settings it may change, lower case; "*" when that cannot be told
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What one text sent to the server would do. `constant_free`: no constant in it matters to the answer."""
+
+    privileged: bool
+    risk: Risk
+    fingerprint: str
+    normalized: str
+    statements: tuple[Statement, ...]
+    constant_free: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Each class once, in order of appearance."""
+        return tuple(dict.fromkeys(str(a.cls) for s in self.statements for a in s.actions))
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Each reason once, in order of appearance."""
+        return tuple(dict.fromkeys(r for s in self.statements for r in s.reasons))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The classification object of the public contract."""
+        return {
+            "privileged": self.privileged,
+            "risk": str(self.risk),
+            "fingerprint": self.fingerprint,
+            "normalized": self.normalized,
+            "statements": [
+                {
+                    "kind": s.kind,
+                    "tag": s.tag,
+                    "actions": [
+                        {"class": str(a.cls), "verb": a.verb, "object": a.object, "detail": a.detail}
+                        for a in s.actions
+                    ],
+                    "relations": list(s.relations),
+                    "functions": list(s.functions),
+                    "reasons": list(s.reasons),
+                }
+                for s in self.statements
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the meaning of a text depends on beside its bytes. Hashable: part of every cache key."""
+
+    database: str = ""
+    server_version: int = 180000  # server_version_num
+    standard_conforming_strings: bool = True
+    search_path: tuple[str, ...] | None = field(default=("pg_catalog", "public"))  # None: not known

@@ -1,0 +1,111 @@
+"""What the data plane needs of the rest, as Protocols and plain values; `pgproxy.app` fills them.
+
+The session itself only emits effects and takes events; `pgproxy.net` performs the effects through these ports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from classifier.model import Classification, Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who asks, from where and why; the `requester` object of the public contract."""
+
+    agent: str
+    owner: str | None
+    db_user: str
+    database: str
+    client_addr: str
+    application_name: str
+    session_id: str
+    reason: str | None = None
+    ticket: str | None = None
+    context: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequest:
+    """A parked statement. `sha256` is over the statement's raw bytes as the client sent them (hex);
+    `params` are `{"type": name or oid, "value": text or None}` in order; `binding` is a digest of everything the
+    approval is bound to (statement bytes, parameter types and values, session, role, search_path) that the claim
+    compares again."""
+
+    requester: Requester
+    sql: str
+    sha256: str
+    params: Sequence[dict[str, Any]]
+    classification: dict[str, Any]
+    risk: str
+    rule: str
+    required_approvals: int
+    approver_groups: Sequence[str]
+    timeout_s: float
+    binding: str
+    context: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedApproval:
+    id: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedApproval:
+    """How a request left `pending`: status `approved`, `denied`, `expired` or `withdrawn`; for a denial the last
+    decision's reviewer and comment; `reviewers` everyone who decided."""
+
+    id: str
+    status: str
+    reviewer: str | None = None
+    comment: str | None = None
+    reviewers: tuple[str, ...] = ()
+
+
+class ApprovalGateway(Protocol):
+    """The approvals store as one worker sees it. Every call raises `StoreUnavailable` when it cannot answer."""
+
+    async def open(self, request: ApprovalRequest) -> OpenedApproval: ...
+    async def wait(self, approval_id: str) -> ResolvedApproval:
+        """Returns when the request is no longer pending; survives a dropped store connection."""
+        ...
+
+    async def claim(self, approval_id: str, binding: str) -> bool:
+        """approved → executing, if not expired and the binding is the same; true for exactly one caller once."""
+        ...
+
+    async def withdraw(self, approval_id: str, reason: str) -> bool:
+        """pending|approved → withdrawn; false when it was too late."""
+        ...
+
+    async def finish(self, approval_id: str, status: str, outcome: dict[str, Any]) -> None:
+        """executing → executed|failed|unknown, with the contract's `outcome` object."""
+        ...
+
+
+class AuditWriter(Protocol):
+    """Where evidence goes. `append` returns once the entry is safe; raises `AuditUnavailable` when it cannot be."""
+
+    async def append(self, entry: dict[str, Any]) -> None: ...
+
+
+class Analyzer(Protocol):
+    """Classification with its caches. `lookup` never blocks (exact text, then normalised); `analyze` may take
+    milliseconds in another process and never raises for a bad text: the answer is then class `unknown`."""
+
+    def lookup(self, text: str, environment: Environment) -> Classification | None: ...
+    async def analyze(self, text: str, environment: Environment) -> Classification: ...
+
+
+class StoreUnavailable(Exception):
+    """The approval store did not answer; nothing was decided."""
+
+
+class AuditUnavailable(Exception):
+    """The audit trail did not take the entry; the statement must not go on."""
