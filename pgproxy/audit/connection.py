@@ -25,9 +25,7 @@ FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $
 ORDER BY place
 ON CONFLICT (entry_id) DO NOTHING
 """
-_STANDING = (
-    "SELECT entry_id FROM audit.entries WHERE entry_id = ANY ($1) AND decision IS DISTINCT FROM 'blocked'"
-)
+_STANDING = "SELECT entry_id FROM audit.entries WHERE entry_id = ANY ($1) AND decision IS DISTINCT FROM 'blocked'"
 # A store that acknowledges commits before they are on disk would make `append` lie; stricter settings are
 # left alone.
 _SESSION = """

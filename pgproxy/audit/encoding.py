@@ -112,9 +112,7 @@ def _holds_unstorable(value: Any) -> bool:
 def _escape(value: Any) -> Any:
     match value:
         case str():
-            return _TO_ESCAPE.sub(
-                lambda found: "\\\\" if found[0] == "\\" else f"\\u{ord(found[0]):04x}", value
-            )
+            return _TO_ESCAPE.sub(lambda found: "\\\\" if found[0] == "\\" else f"\\u{ord(found[0]):04x}", value)
         case dict():
             return {_escape(k): _escape(v) for k, v in value.items()}
         case list() | tuple():

@@ -88,9 +88,7 @@ class StoreWriter:
         on_stored: Callable[[int], None] = lambda count: None,
         on_backlog: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self._store_connection = StoreConnection(
-            dsn, application_name=f"pgproxy audit {node}", timeout_s=timeout_s
-        )
+        self._store_connection = StoreConnection(dsn, application_name=f"pgproxy audit {node}", timeout_s=timeout_s)
         self._node = node
         self._timeout_s = timeout_s
         self._backlog_limit = backlog_limit
@@ -252,9 +250,7 @@ class StoreWriter:
                 raise
             except Exception as error:
                 if pause_s == _RETRY_FIRST_S:
-                    log.warning(
-                        "audit store did not take a batch: entries=%d error=%s", len(batch), name_of(error)
-                    )
+                    log.warning("audit store did not take a batch: entries=%d error=%s", len(batch), name_of(error))
                 self._put_back(batch)
                 if is_about_the_entries(error):
                     await self._store_singly(len(batch))

@@ -31,9 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = EmbeddedServer(
-        tmp_path_factory.mktemp("store"), password="test", tcp_port=port, settings={"fsync": "off"}
-    )
+    server = EmbeddedServer(tmp_path_factory.mktemp("store"), password="test", tcp_port=port, settings={"fsync": "off"})
     asyncio.run(server.start())
     try:
         yield server

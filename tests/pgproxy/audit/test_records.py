@@ -10,36 +10,14 @@ import pytest
 from pgproxy.audit import records
 from pgproxy.session.ports import Requester
 
+# fmt: off
 CONTRACT_FIELDS = [
-    "seq",
-    "node",
-    "time",
-    "kind",
-    "statement_id",
-    "session_id",
-    "agent",
-    "owner",
-    "db_user",
-    "database",
-    "client_addr",
-    "application_name",
-    "reason",
-    "ticket",
-    "sql",
-    "params",
-    "sha256",
-    "fingerprint",
-    "classes",
-    "risk",
-    "decision",
-    "approval_id",
-    "reviewers",
-    "rule",
-    "policy_version",
-    "outcome",
-    "prev_hash",
-    "hash",
+    "seq", "node", "time", "kind", "statement_id", "session_id", "agent", "owner", "db_user", "database",
+    "client_addr", "application_name", "reason", "ticket", "sql", "params", "sha256", "fingerprint",
+    "classes", "risk", "decision", "approval_id", "reviewers", "rule", "policy_version", "outcome",
+    "prev_hash", "hash",
 ]
+# fmt: on
 NOW = datetime(2026, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 
 

@@ -74,9 +74,7 @@ async def test_entries_of_a_session_keep_their_order(
 ) -> None:
     async def session(name: str) -> None:
         for number in range(20):
-            entry = statement(
-                number, requester=requester(session_id=name), statement_id=f"{name}/{number:02}"
-            )
+            entry = statement(number, requester=requester(session_id=name), statement_id=f"{name}/{number:02}")
             await writer.append(entry)
             writer.append_soon(as_outcome(entry))
 
@@ -86,9 +84,7 @@ async def test_entries_of_a_session_keep_their_order(
     rows = await pool.fetch("SELECT session_id, statement_id, kind FROM audit.entries ORDER BY seq")
     for name in ("a", "b", "c", "d"):
         lines = [(row["statement_id"], row["kind"]) for row in rows if row["session_id"] == name]
-        assert lines == [
-            (f"{name}/{number:02}", kind) for number in range(20) for kind in ("statement", "outcome")
-        ]
+        assert lines == [(f"{name}/{number:02}", kind) for number in range(20) for kind in ("statement", "outcome")]
 
 
 async def test_close_stores_what_nobody_waited_for(dsn: str, pool: Pool, statement: Statement) -> None:
@@ -152,9 +148,7 @@ async def test_an_append_waits_for_a_store_that_comes_back_in_time(
         assert await stored(pool) == [("statement", "st-1", "allowed"), ("statement", "st-2", "allowed")]
 
 
-async def test_a_backlog_outlasts_an_outage_in_order(
-    dsn: str, pool: Pool, wire: Any, statement: Statement
-) -> None:
+async def test_a_backlog_outlasts_an_outage_in_order(dsn: str, pool: Pool, wire: Any, statement: Statement) -> None:
     async with writing(wire.dsn(dsn)) as writer:
         await writer.append(statement(0))
         await wire.down()
@@ -273,9 +267,7 @@ async def test_a_lost_transaction_that_ends_late_cannot_leave_permission(
     assert await stored(pool) in expected
 
 
-async def test_a_cancelled_append_counts_as_failed(
-    dsn: str, pool: Pool, wire: Any, statement: Statement
-) -> None:
+async def test_a_cancelled_append_counts_as_failed(dsn: str, pool: Pool, wire: Any, statement: Statement) -> None:
     async with writing(wire.dsn(dsn)) as writer:
         await writer.append(statement(1))
         wire.swallow_replies = True
@@ -306,9 +298,7 @@ async def test_an_entry_the_store_refuses_fails_alone(dsn: str, pool: Pool, stat
     assert [line[1] for line in await stored(pool)] == ["st-1", "st-3"]
 
 
-async def test_facts_survive_text_that_is_too_large_for_the_store(
-    dsn: str, pool: Pool, statement: Statement
-) -> None:
+async def test_facts_survive_text_that_is_too_large_for_the_store(dsn: str, pool: Pool, statement: Statement) -> None:
     await pool.execute("ALTER TABLE audit.entries ADD CHECK (length(sql) < 1000)")
     async with writing(dsn) as writer:
         writer.append_soon(statement(1, sql="x" * 2000))
@@ -331,8 +321,7 @@ async def test_an_entry_that_is_no_json_is_the_callers_error(dsn: str, statement
 async def test_a_store_that_acknowledges_early_is_not_believed(dsn: str, statement: Statement) -> None:
     connection = await asyncpg.connect(dsn)
     await connection.execute(
-        "DO $$ BEGIN EXECUTE format("
-        "'ALTER DATABASE %I SET synchronous_commit = off', current_database()); END $$"
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database()); END $$"
     )
     await connection.close()
     async with writing(dsn) as writer:
