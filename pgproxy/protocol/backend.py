@@ -60,6 +60,17 @@ def read_parameter_status(m: bytes) -> tuple[bytes, bytes]:
     return name, value
 
 
+def read_parameter_description(m: bytes) -> tuple[int, ...]:
+    """The OIDs of a prepared statement's parameters."""
+    body = body_of(m, tags.PARAMETER_DESCRIPTION)
+    count = body.uint16()
+    if body.remaining != 4 * count:
+        raise ProtocolViolation(INSUFFICIENT)
+    types = [body.uint32() for _ in range(count)]
+    body.finish()
+    return tuple(types)
+
+
 def read_backend_key_data(m: bytes) -> tuple[int, bytes]:
     """Process id and secret; the secret has 4 bytes in protocol 3.0 and 4 to 256 in 3.2."""
     body = body_of(m, tags.BACKEND_KEY_DATA)

@@ -153,9 +153,7 @@ class Framer:
             items.append((tag, data if pos == 0 and end == size else data[pos:end], 1))
             pos = end
         if run_type >= 0:
-            items.append(
-                (run_type, data if run_start == 0 and pos == size else data[run_start:pos], run_count)
-            )
+            items.append((run_type, data if run_start == 0 and pos == size else data[run_start:pos], run_count))
         if pos < size:
             self._parts.append(data if pos == 0 else data[pos:])
             self._have = size - pos

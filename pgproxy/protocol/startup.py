@@ -155,7 +155,14 @@ def split_options(options: str | bytes) -> list[str]:
     """The words of `options`, by the server's rule: separated by white space, a backslash takes the next
     character as it is, and there are no quotes. Bytes beyond UTF-8 survive as surrogates, for `join_options`
     to give back."""
-    text = options.decode("utf-8", "surrogateescape") if isinstance(options, bytes) else options
+    if isinstance(options, bytes):
+        # Byte by byte, and decoded only then: a backslash may stand inside a multi-byte character.
+        words = _split(options.decode("latin-1"))
+        return [word.encode("latin-1").decode("utf-8", "surrogateescape") for word in words]
+    return _split(options)
+
+
+def _split(text: str) -> list[str]:
     words: list[str] = []
     word: list[str] = []
     inside = False
