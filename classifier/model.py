@@ -78,6 +78,7 @@ class Classification:
     normalized: str
     statements: tuple[Statement, ...]
     constant_free: bool = False
+    syntax_error: str | None = None  # the grammar's own words, when it rejects the text
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -101,8 +102,7 @@ class Classification:
                     "kind": s.kind,
                     "tag": s.tag,
                     "actions": [
-                        {"class": str(a.cls), "verb": a.verb, "object": a.object, "detail": a.detail}
-                        for a in s.actions
+                        {"class": str(a.cls), "verb": a.verb, "object": a.object, "detail": a.detail} for a in s.actions
                     ],
                     "relations": list(s.relations),
                     "functions": list(s.functions),

@@ -1,0 +1,26 @@
+"""The session of one client and one server connection, sans I/O: events in, effects out.
+
+Owns: which message may go to the server and when, which reply belongs to which statement, what parking means.
+Must not know: sockets, the event loop, the clock (`now` comes with each event), the store, the log.
+
+    event ──► Session.handle(event, now) ──► [effects, performed in order by net.relay]
+
+* `machine` dispatches events, `gate` judges messages, `replies` matches the server's answers to what was sent,
+  `statements` keeps the name spaces of prepared statements and portals, `settings` follows what changes the meaning
+  of a text, `refusals` makes the substitute that the server itself must reject, `evidence` the audit entries.
+* The gate's states and what each event means in each of them stand in one table, `states.TABLE`.
+
+Invariants:
+
+1. The message, never the read chunk, is the unit of judgement; an incomplete message is never forwarded in part
+   (runs of CopyData excepted: they carry no statement).
+2. A statement's decision is recorded before its first byte goes to the server.
+3. pgproxy never invents a ReadyForQuery while the server lives, and replaces an ErrorResponse only if it carries
+   the nonce of a substitute this session sent.
+4. A statement is parked only when every earlier reply is in: what the server will say to it depends on no pending
+   error.
+5. A privileged statement whose client is gone, or that asks to be cancelled, never runs.
+
+Rejected: simulating the server's failed-transaction state in the proxy (the server keeps it far better itself), and
+judging at Parse alone (a Parse only names; values and effects come with Bind).
+"""

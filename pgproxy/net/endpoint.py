@@ -1,0 +1,161 @@
+"""One TCP or Unix connection: read message by message during start-up, then handed over to callbacks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from pgproxy.protocol import startup
+from pgproxy.protocol.violation import ProtocolViolation
+
+# Start-up messages (passwords, SASL, ParameterStatus) are small; a GSS token may reach 64 KB.
+_STARTUP_MESSAGE_BYTES = 1 << 20
+
+
+class Endpoint(asyncio.Protocol):
+    """A connection as both a stream of messages (start-up) and a source of events (`hand_over`)."""
+
+    def __init__(self, on_connected: Callable[[Endpoint], None] | None = None) -> None:
+        self._on_connected = on_connected
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self._on_data: Callable[[bytes], None] | None = None
+        self._on_end: Callable[[], None] | None = None
+        self._on_writable: Callable[[bool], None] | None = None
+        self.lost = asyncio.get_running_loop().create_future()
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        assert self._transport is not None
+        return self._transport
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if self._on_connected is not None:
+            self._on_connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._on_data is not None:
+            self._on_data(data)
+            return
+        self._buffer += data
+        if len(self._buffer) > 2 * _STARTUP_MESSAGE_BYTES:
+            self.transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        self._end()
+        return True  # what is written still goes out; the relay closes
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        if self._drain_waiter is not None and not self._drain_waiter.done():
+            self._drain_waiter.set_result(None)
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._drain_waiter = asyncio.get_running_loop().create_future()
+        if self._on_writable is not None:
+            self._on_writable(False)
+
+    def resume_writing(self) -> None:
+        if self._drain_waiter is not None and not self._drain_waiter.done():
+            self._drain_waiter.set_result(None)
+        self._drain_waiter = None
+        if self._on_writable is not None:
+            self._on_writable(True)
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._wake()
+        if self._on_end is not None:
+            self._on_end()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # start-up: a stream of messages
+
+    async def _fill(self, size: int) -> None:
+        while len(self._buffer) < size:
+            if self._ended:
+                raise ConnectionResetError("the peer closed the connection")
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def _take(self, size: int) -> bytes:
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    async def read_message(self) -> tuple[int, bytes]:
+        """One message with its header. Loses nothing when cancelled."""
+        await self._fill(5)
+        length = int.from_bytes(self._buffer[1:5], "big")
+        if not 4 <= length <= _STARTUP_MESSAGE_BYTES:
+            raise ProtocolViolation("invalid message length")
+        await self._fill(length + 1)
+        message = self._take(length + 1)
+        return message[0], message
+
+    async def read_startup_packet(self) -> bytes:
+        """The first packet, which has no type byte."""
+        await self._fill(4)
+        size = startup.startup_packet_bytes(bytes(self._buffer[:4]))
+        await self._fill(size)
+        return self._take(size)
+
+    @property
+    def has_buffered(self) -> bool:
+        """Whether bytes arrived that nobody has read yet."""
+        return bool(self._buffer)
+
+    async def until_end(self) -> None:
+        """Reads and drops everything until the peer closes."""
+        while not self._ended:
+            self._buffer.clear()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    async def drain(self) -> None:
+        if self._drain_waiter is not None:
+            await self._drain_waiter
+
+    # the session: events
+
+    def hand_over(
+        self, on_data: Callable[[bytes], None], on_end: Callable[[], None], on_writable: Callable[[bool], None]
+    ) -> None:
+        """From now on what arrives goes to the callbacks, beginning with what was buffered."""
+        self._on_data, self._on_end, self._on_writable = on_data, on_end, on_writable
+        if self._buffer:
+            on_data(self._take(len(self._buffer)))
+        self.transport.resume_reading()
+        if self._ended:
+            on_end()
+
+    def close(self) -> None:
+        """After everything written has gone out."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Now."""
+        if self._transport is not None:
+            self._transport.abort()

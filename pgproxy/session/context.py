@@ -1,0 +1,69 @@
+"""What the parts of one session share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from classifier.model import Classification, Environment
+from pgproxy.policy import Identity, Policy
+from pgproxy.session.effects import Effect
+from pgproxy.session.ports import Requester
+from pgproxy.session.replies import Replies
+from pgproxy.session.runs import StatementRun
+from pgproxy.session.settings import Settings
+from pgproxy.session.statements import Statements
+from pgproxy.session.states import GateState
+
+Lookup = Callable[[str, Environment], Classification | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one session's memory, in bytes. Precedents: the server's own message limit is 1 GB, PgBouncer's
+    default `max_packet_size` 2 GB; a statement a human is to read is far below either."""
+
+    statement_bytes: int = 16 << 20
+    message_bytes: int = 256 << 20
+    parked_backlog_bytes: int = 16 << 20
+    # unjudged input kept before the client is no longer read (nothing is parked then)
+    input_bytes: int = 1 << 20
+
+
+@dataclass(slots=True)
+class Context:
+    """One session's parts. `nonce` is a secret of this session, so that no client can forge a substitute's echo."""
+
+    identity: Identity
+    requester: Requester
+    policy: Policy
+    settings: Settings
+    lookup: Lookup
+    nonce: str
+    console: str
+    notice: bool = True
+    limits: Limits = field(default_factory=Limits)
+    now: float = 0.0
+    state: GateState = GateState.OPEN
+    effects: list[Effect] = field(default_factory=list)
+    statements: Statements = field(default_factory=Statements)
+    replies: Replies = field(init=False)
+    ended: list[StatementRun] = field(default_factory=list)
+    client_gone: bool = False
+    segment: int = 0  # Syncs and Queries sent so far
+    _statements_seen: int = 0
+    _nonces: int = 0
+
+    def __post_init__(self) -> None:
+        self.replies = Replies(self.statements, self.ended.append)
+
+    def emit(self, effect: Effect) -> None:
+        self.effects.append(effect)
+
+    def next_statement_id(self) -> str:
+        self._statements_seen += 1
+        return f"{self.requester.session_id}-{self._statements_seen}"
+
+    def next_nonce(self) -> str:
+        self._nonces += 1
+        return f"{self.nonce}{self._nonces:x}"

@@ -1,0 +1,95 @@
+"""What can happen to a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from classifier.model import Classification
+from pgproxy.session.ports import OpenedApproval, ResolvedApproval
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendData:
+    """Bytes arrived from the client."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BackendData:
+    """Bytes arrived from the server."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClientClosed:
+    """The client's connection ended; nothing more can be told to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerClosed:
+    """The server's connection ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """A CancelRequest with this session's key arrived on another connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndRequested:
+    """An administrator, or pgproxy's own shutdown, ends the session; `reason` is for the client."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Analysed:
+    """The answer to `effects.Analyse`."""
+
+    classification: Classification
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The answer to `effects.Record`: whether the audit trail holds the entry."""
+
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalOpened:
+    """The answer to `effects.OpenApproval`; None when the store did not answer."""
+
+    opened: OpenedApproval | None
+    limit_reached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalResolved:
+    """The parked request is no longer pending."""
+
+    resolved: ResolvedApproval
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimAnswered:
+    """The answer to `effects.ClaimApproval`; None when the store did not answer."""
+
+    ok: bool | None
+
+
+Event = (
+    FrontendData
+    | BackendData
+    | ClientClosed
+    | ServerClosed
+    | CancelRequested
+    | EndRequested
+    | Analysed
+    | Recorded
+    | ApprovalOpened
+    | ApprovalResolved
+    | ClaimAnswered
+)

@@ -1,0 +1,567 @@
+"""The life of one unit between the client's message and the server: classify, decide, record, ask, send.
+
+One unit is under judgement at a time. Every step either goes on at once or leaves the session in a state that names
+what it waits for; `Session` calls back here when that arrives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from classifier.model import Action, ActionClass, Classification, Environment, Risk, Statement
+from pgproxy import policy
+from pgproxy.errors import (
+    AuditFull,
+    Cancelled,
+    Denied,
+    InvalidText,
+    ProxyError,
+    StatementUnknown,
+    StoreDown,
+    TooLarge,
+    TooManyParked,
+)
+from pgproxy.policy import Deny, Forward, Mode, Park
+from pgproxy.protocol import backend, frontend, tags
+from pgproxy.session import effects, evidence, refusals
+from pgproxy.session.context import Context
+from pgproxy.session.events import ApprovalOpened
+from pgproxy.session.ports import ApprovalRequest, ResolvedApproval
+from pgproxy.session.replies import Expected, ReplyKind
+from pgproxy.session.runs import StatementRun
+from pgproxy.session.settings import MEANINGFUL
+from pgproxy.session.states import GateState
+from pgproxy.session.units import Unit, UnitKind
+
+_RISKS = list(Risk)
+_NAME_BYTES = frontend.NAME_BYTES
+
+
+def unknown(kind: str, reason: str) -> Classification:
+    """The answer for what cannot be classified: privileged."""
+    statement = Statement(
+        kind, kind.upper(), (Action(ActionClass.UNKNOWN, "unknown", None, reason),), reasons=(reason,)
+    )
+    return Classification(True, Risk.HIGH, "", "", (statement,))
+
+
+class Judgement:
+    """Judges units for one session. `unit` is the one in progress, if any."""
+
+    def __init__(self, context: Context) -> None:
+        self._ = context
+        self.unit: Unit | None = None
+        # Statements on their way after which texts or names may mean something else.
+        self.barriers: dict[StatementRun, Classification] = {}
+        self._peeked: tuple[str, Environment, Classification] | None = None
+        self._awaited: tuple[str, Environment] = ("", context.settings.environment)
+
+    # classify ---------------------------------------------------------------------------------------------------
+
+    def begin(self, unit: Unit) -> None:
+        """Take up a unit whose texts and names are settled."""
+        self.unit = unit
+        self.go_on()
+
+    def go_on(self) -> None:
+        """From the top, with whatever has become known meanwhile."""
+        c, unit = self._, self.unit
+        assert unit is not None
+        c.state = GateState.OPEN
+        classification = self._classify(unit)
+        if classification is None:
+            return
+        unit.classification = classification
+        if unit.refusal is not None:
+            self._refuse_recorded(unit)
+        elif classification.syntax_error is not None and not unit.probed and unit.kind is UnitKind.QUERY:
+            self._probe(unit)
+        else:
+            self._decide(unit)
+
+    def _classify(self, unit: Unit) -> Classification | None:
+        """The unit's classification; None when it has to be awaited. A text that cannot even be read sets
+        `unit.refusal` (in `observe` it goes on as unknown)."""
+        c = self._
+        if unit.classification is not None and unit.kind is UnitKind.FUNCTION_CALL:
+            return unit.classification
+        codec = c.settings.codec
+        problem: ProxyError | None = None
+        if codec is None:
+            unit.text = unit.sql.decode("latin-1")
+            return unknown("Encoding", "the client_encoding can hide quotes from a reader")
+        try:
+            unit.text = unit.sql.decode(codec)
+        except UnicodeDecodeError:
+            unit.text = unit.sql.decode(codec, "backslashreplace")
+            problem = InvalidText(f'invalid byte sequence for encoding "{codec}"')
+        if len(unit.sql) > c.limits.statement_bytes:
+            problem = TooLarge(
+                f"pgproxy: statement of {len(unit.sql)} bytes is larger than the limit",
+                hint="send smaller statements, or raise limits.statement_bytes",
+            )
+        if problem is not None:
+            if c.policy.mode is Mode.ENFORCE:
+                unit.refusal = problem
+            return unknown("Unreadable", problem.message)
+        if unit.prepared is not None and unit.prepared.classification is not None:
+            own: Classification | None = unit.prepared.classification
+        else:
+            own = self._classification_of(unit, unit.text)
+        return None if own is None else self._with_executed(unit, own)
+
+    def _classification_of(self, unit: Unit, text: str) -> Classification | None:
+        c = self._
+        environment = c.settings.environment
+        found = unit.analysed.get((text, environment)) or c.lookup(text, environment)
+        if found is None:
+            self._awaited = (text, environment)
+            c.emit(effects.Analyse(text, environment))
+            c.state = GateState.ANALYSING
+        return found
+
+    def peek(self, sql: bytes) -> Classification | None:
+        """What a Parse names, before anything is decided; None while it is being analysed."""
+        c = self._
+        codec = c.settings.codec
+        if codec is None:
+            return unknown("Encoding", "the client_encoding can hide quotes from a reader")
+        if len(sql) > c.limits.statement_bytes:
+            return unknown("Unreadable", "the statement is larger than the limit")
+        try:
+            text = sql.decode(codec)
+        except UnicodeDecodeError:
+            return unknown("Unreadable", "the text is not valid in its client_encoding")
+        environment = c.settings.environment
+        if self._peeked is not None and self._peeked[:2] == (text, environment):
+            return self._peeked[2]
+        found = c.lookup(text, environment)
+        if found is None:
+            self._awaited = (text, environment)
+            c.emit(effects.Analyse(text, environment))
+            c.state = GateState.ANALYSING
+        return found
+
+    def analysed(self, classification: Classification) -> None:
+        """An analyser answered what was asked last."""
+        if self.unit is None:
+            self._peeked = (*self._awaited, classification)
+            self._.state = GateState.OPEN
+            return
+        self.unit.analysed[self._awaited] = classification
+        self.go_on()
+
+    def lazy_run(self, sql: bytes, classification: Classification) -> StatementRun:
+        """For a Parse: it enters the trail only if the server rejects it, for until its Bind nothing executes."""
+        run = StatementRun(self._.next_statement_id(), classification, self._.now)
+        run.unrecorded_sql = sql
+        return run
+
+    def begin_uncertain(self, unit: Unit) -> None:
+        """A Bind of a name that stands for nothing, or for more than one text."""
+        self.unit = unit
+        unit.classification = unknown("Bind", "a prepared statement that this session did not make")
+        if unit.refusal is not None:
+            self._refuse_recorded(unit)
+        else:
+            self._decide(unit)
+
+    def _with_executed(self, unit: Unit, own: Classification) -> Classification | None:
+        """Join what SQL EXECUTE will run: the name's statement counts, not the word EXECUTE."""
+        c = self._
+        joined = own
+        for name in dict.fromkeys(n for s in own.statements for n in s.executes):
+            key = name.encode(c.settings.codec or "utf-8", "replace")[:_NAME_BYTES]
+            candidates = c.statements.candidates(key)
+            if not candidates:
+                if c.policy.mode is Mode.ENFORCE and len(own.statements) == 1:
+                    unit.refusal = StatementUnknown(f'prepared statement "{name}" does not exist')
+                joined = _join(
+                    joined, unknown("ExecuteStmt", f'EXECUTE of "{name}", which this session did not prepare')
+                )
+                continue
+            for candidate in candidates:
+                inner = candidate.classification
+                if inner is None:
+                    text = candidate.sql.decode(c.settings.codec or "utf-8", "replace")
+                    inner = self._classification_of(unit, text)
+                if inner is None:
+                    return None
+                joined = _join(joined, inner)
+        return joined
+
+    # a text the grammar rejects ------------------------------------------------------------------------------------
+
+    def _probe(self, unit: Unit) -> None:
+        """Ask the server to Parse it under a private name: nothing executes, and an agent that mistyped gets the
+        server's own error instead of a human's time. (In the extended protocol the client's own Parse does that.)"""
+        c = self._
+        if not self.settle() and not c.replies.copy_in:
+            return
+        unit.probed = True
+        if c.replies.skipping or c.replies.copy_in or unit.text.rstrip().rstrip(";").find(";") >= 0:
+            self.go_on()  # a string of several statements cannot be parsed as one
+            return
+        name = f"pgproxy_probe_{c.next_nonce()}".encode()
+        unit.run = StatementRun(unit.statement_id, unit.classification or unknown("", ""), c.now)
+        c.replies.probe_failed = False
+        messages = frontend.parse(name, unit.sql, unit.parameter_types) + frontend.close(tags.STATEMENT, name)
+        c.replies.sent(Expected(ReplyKind.PARSE, run=unit.run, probe=True))
+        c.replies.sent(Expected(ReplyKind.CLOSE, name=b"S" + name, probe=True))
+        c.replies.sent(Expected(ReplyKind.SYNC, probe=True))
+        c.emit(effects.ToServer(messages + frontend.SYNC))
+        c.state = GateState.PROBING
+
+    def probe_answered(self) -> None:
+        """The server parsed the text or did not. If it did not, the client has the server's own error."""
+        c, unit = self._, self.unit
+        assert unit is not None and unit.classification is not None
+        if not c.replies.probe_failed:
+            unit.run = None
+            self.go_on()
+            return
+        unit.decision, unit.rule = "allowed", policy.BUILT_IN_RULE
+        c.emit(effects.RecordSoon(self._entry(unit, unit.classification)))
+        c.emit(effects.Decided(unit.classification.classes, unit.decision, unit.classification.fingerprint))
+        self._done()
+
+    # decide -----------------------------------------------------------------------------------------------------
+
+    def _decide(self, unit: Unit) -> None:
+        c = self._
+        assert unit.classification is not None
+        decision = policy.decide(unit.classification, c.identity, c.policy)
+        unit.rule = decision.rule
+        match decision:
+            case Forward(observed=observed):
+                unit.decision = "observed" if observed else "allowed"
+                self._record(unit)
+            case Deny(reason=reason, hint=hint):
+                unit.refusal = Denied("pgproxy: denied by policy", detail=f"{reason}; rule: {unit.rule}", hint=hint)
+                unit.decision = "denied"
+                self._record(unit)
+            case Park() as park:
+                self._park(unit, park)
+
+    def will_park(self, classification: Classification) -> bool:
+        """Whether executing this would be parked (for a Parse, whose Bind decides)."""
+        return isinstance(policy.decide(classification, self._.identity, self._.policy), Park)
+
+    def settle(self) -> bool:
+        """Whether every reply is in; if not, ask the server for them and wait."""
+        c = self._
+        if c.replies.settled:
+            return True
+        if c.replies.copy_in:
+            return False  # nothing more comes before the client ends its COPY
+        if c.replies.needs_flush:
+            c.emit(effects.ToServer(frontend.FLUSH))
+            c.replies.flushed()
+        c.state = GateState.SETTLING
+        return False
+
+    def _park(self, unit: Unit, park: Park) -> None:
+        c = self._
+        assert unit.classification is not None
+        if not self.settle():
+            if c.replies.copy_in:  # the server itself refuses anything but CopyData now
+                unit.server_refuses, unit.decision = True, "blocked"
+                self._record(unit)
+            return
+        if c.replies.skipping:
+            self._done()
+            return
+        transactional = any(a.cls is ActionClass.TRANSACTION for s in unit.classification.statements for a in s.actions)
+        if c.replies.transaction_status == tags.FAILED_TRANSACTION and not transactional:
+            unit.server_refuses, unit.decision = True, "blocked"
+            self._record(unit)
+            return
+        if c.client_gone:
+            self._abandon(unit)
+            return
+        unit.binding = self._binding(unit)
+        c.emit(
+            effects.OpenApproval(
+                ApprovalRequest(
+                    requester=c.requester,
+                    sql=unit.text,
+                    sha256=evidence.digest(unit.sql),
+                    params=tuple(unit.parameters),
+                    classification=unit.classification.to_dict(),
+                    risk=str(unit.classification.risk),
+                    rule=park.rule,
+                    required_approvals=park.required_approvals,
+                    approver_groups=park.groups,
+                    timeout_s=park.timeout_s,
+                    binding=unit.binding,
+                    context={
+                        "statement_id": unit.statement_id,
+                        "in_transaction": c.replies.transaction_status != tags.IDLE or c.replies.batch_open,
+                        "protocol": "simple" if unit.kind is UnitKind.QUERY else "extended",
+                    },
+                )
+            )
+        )
+        c.state = GateState.OPENING
+
+    def _binding(self, unit: Unit) -> str:
+        """Everything an approval is bound to, as one digest."""
+        c = self._
+        h = hashlib.sha256()
+        parts: list[bytes] = [
+            c.requester.session_id.encode(),
+            c.identity.db_user.encode(),
+            c.identity.database.encode(),
+            repr(c.settings.environment).encode(),
+            repr(unit.parameter_types).encode(),
+            unit.kind.value.encode(),
+            *unit.messages,
+        ]
+        for part in parts:
+            h.update(len(part).to_bytes(8, "big"))
+            h.update(part)
+        return h.hexdigest()
+
+    # park -------------------------------------------------------------------------------------------------------
+
+    def opened(self, event: ApprovalOpened) -> None:
+        """The store took the request, or did not."""
+        c, unit = self._, self.unit
+        assert unit is not None and unit.classification is not None
+        if event.opened is None:
+            unit.decision = "blocked"
+            unit.refusal = (
+                TooManyParked("pgproxy: too many statements are waiting for approval", hint="try again later")
+                if event.limit_reached
+                else StoreDown(
+                    "pgproxy: the approval store does not answer, so this statement cannot be decided",
+                    hint="try again later; ordinary statements go on",
+                )
+            )
+            self._record(unit)
+            return
+        unit.approval_id = event.opened.id
+        c.state = GateState.PARKED
+        c.emit(effects.Parked(True, unit.approval_id))
+        if c.client_gone:
+            self.withdraw("the client is gone", "withdrawn")
+        elif unit.cancelled:
+            self.cancelled()
+        elif c.notice:
+            expires = event.opened.expires_at.strftime("%Y-%m-%d %H:%M:%SZ")
+            c.emit(
+                effects.ToClient(
+                    backend.notice_response(
+                        "01000",
+                        f"pgproxy: waiting for approval {unit.approval_id}",
+                        f"classes: {', '.join(unit.classification.classes)}; rule: {unit.rule}; expires: {expires}",
+                        f"a reviewer decides at {c.console}",
+                    )
+                )
+            )
+
+    def resolved(self, resolved: ResolvedApproval) -> None:
+        """A human decided, or time did."""
+        c, unit = self._, self.unit
+        assert unit is not None
+        if resolved.id != unit.approval_id:
+            return
+        c.emit(effects.Parked(False, unit.approval_id))
+        unit.reviewers = resolved.reviewers
+        match resolved.status:
+            case "approved":
+                unit.decision = "approved"
+            case "denied":
+                unit.decision = "denied"
+                comment = f"{resolved.comment}; " if resolved.comment else ""
+                unit.refusal = Denied(
+                    f"pgproxy: denied by {resolved.reviewer}", detail=f"{comment}approval {unit.approval_id}"
+                )
+            case "expired":
+                unit.decision = "expired"
+                unit.refusal = Cancelled(
+                    f"pgproxy: approval {unit.approval_id} expired",
+                    hint="nobody decided in time; the statement did not run",
+                )
+            case _:
+                unit.decision = "withdrawn"
+                unit.refusal = Cancelled(
+                    f"pgproxy: approval {unit.approval_id} was withdrawn", hint="the statement did not run"
+                )
+        self._record(unit)
+
+    def withdraw(self, reason: str, decision: str) -> None:
+        """Take a parked (or approved, not yet sent) request back; nothing is sent to the server for it."""
+        c, unit = self._, self.unit
+        assert unit is not None and unit.approval_id is not None and unit.classification is not None
+        c.emit(effects.WithdrawApproval(unit.approval_id, reason))
+        c.emit(effects.Parked(False, unit.approval_id))
+        unit.decision = decision
+        self._abandon(unit)
+
+    def cancelled(self) -> None:
+        """CancelRequest while parked: the client gets its prompt back."""
+        c, unit = self._, self.unit
+        assert unit is not None and unit.approval_id is not None
+        c.emit(effects.WithdrawApproval(unit.approval_id, "cancelled by the client"))
+        c.emit(effects.Parked(False, unit.approval_id))
+        unit.decision = "withdrawn"
+        unit.refusal = _cancelled_by_client()
+        self._record(unit)
+
+    def _abandon(self, unit: Unit) -> None:
+        """The client is gone: the record, no substitute, and nobody to tell."""
+        c = self._
+        assert unit.classification is not None
+        unit.decision = "withdrawn"
+        c.emit(effects.RecordSoon(self._entry(unit, unit.classification)))
+        c.emit(
+            effects.Decided(
+                unit.classification.classes, unit.decision, unit.classification.fingerprint, unit.approval_id
+            )
+        )
+        self._done()
+
+    # record, claim, send ----------------------------------------------------------------------------------------
+
+    def _refuse_recorded(self, unit: Unit) -> None:
+        unit.decision, unit.rule = "blocked", unit.rule or policy.BUILT_IN_RULE
+        self._record(unit)
+
+    def _record(self, unit: Unit) -> None:
+        c = self._
+        assert unit.classification is not None
+        c.emit(effects.Record(self._entry(unit, unit.classification)))
+        c.emit(
+            effects.Decided(
+                unit.classification.classes, unit.decision, unit.classification.fingerprint, unit.approval_id
+            )
+        )
+        c.state = GateState.RECORDING
+
+    def _entry(self, unit: Unit, classification: Classification) -> dict[str, object]:
+        c = self._
+        return evidence.statement_entry(unit, classification, c.requester, c.policy.version, c.now)
+
+    def recorded(self, ok: bool) -> None:
+        """The trail holds the decision, or cannot: then the statement does not go on, whatever was decided."""
+        c, unit = self._, self.unit
+        assert unit is not None
+        approved = unit.decision == "approved" and unit.approval_id is not None
+        if not ok or unit.cancelled or (approved and c.client_gone):
+            if approved and unit.approval_id is not None:
+                reason = "the audit trail is not available" if not ok else "cancelled by the client"
+                c.emit(effects.WithdrawApproval(unit.approval_id, reason))
+            if approved and c.client_gone:
+                self._done()
+                return
+            unit.refusal = unit.refusal or _cancelled_by_client() if ok else _audit_full()
+            self._refuse(unit)
+        elif unit.refusal is not None or unit.server_refuses:
+            self._refuse(unit)
+        elif approved and unit.approval_id is not None:
+            c.state = GateState.CLAIMING
+            c.emit(effects.ClaimApproval(unit.approval_id, self._binding(unit)))
+        else:
+            self._forward(unit)
+
+    def claimed(self, ok: bool | None) -> None:
+        """The approval is ours to spend now, or never."""
+        c, unit = self._, self.unit
+        assert unit is not None and unit.approval_id is not None
+        if ok and not unit.cancelled and not c.client_gone:
+            self._forward(unit)
+            return
+        if ok:
+            c.emit(effects.FinishApproval(unit.approval_id, "failed", {"sqlstate": "57014"}))
+            unit.refusal = _cancelled_by_client()
+        elif ok is None:
+            unit.refusal = StoreDown(
+                "pgproxy: the approval store does not answer, so this statement cannot run",
+                hint="ask again; the approval was not used",
+            )
+        else:
+            unit.refusal = Cancelled(f"pgproxy: approval {unit.approval_id} expired")
+        self._refuse(unit)
+
+    def _forward(self, unit: Unit) -> None:
+        """The client's own bytes, as they came."""
+        c = self._
+        assert unit.classification is not None
+        run = StatementRun(unit.statement_id, unit.classification, c.now, unit.approval_id)
+        unit.run = run
+        for expected in unit.expected:
+            if expected.kind in (ReplyKind.QUERY, ReplyKind.BIND, ReplyKind.FUNCTION_CALL):
+                expected.run = run
+            if expected.parse is not None:
+                expected.parse = c.statements.parse_sent(expected.parse.name, expected.parse.statement, c.segment)
+            c.replies.sent(expected)
+        if unit.kind is UnitKind.BIND:
+            before = c.statements.portals.get(unit.portal)
+            if before is not None and before.portal_open:
+                c.ended.append(before)
+            run.portal_open = True
+            c.statements.portals[unit.portal] = run
+        else:
+            c.segment += 1
+        if is_barrier(unit.classification, c.settings.touched_in_transaction):
+            self.barriers[run] = unit.classification
+        c.emit(effects.ToServer(b"".join(unit.messages), unit.received_at if unit.approval_id is None else None))
+        self._done()
+
+    def _refuse(self, unit: Unit) -> None:
+        """The substitute in its place. Behind it the server skips to Sync, so the rest of the batch is not sent."""
+        c = self._
+        assert unit.classification is not None
+        run = StatementRun(unit.statement_id, unit.classification, c.now)
+        nonce = c.next_nonce()
+        if unit.server_refuses:
+            data, expected = refusals.in_failed_transaction(unit, run, nonce)
+        else:
+            assert unit.refusal is not None
+            data, expected = refusals.substitute(unit, run, unit.refusal, nonce)
+        c.replies.sent(expected)
+        if expected.kind is ReplyKind.QUERY:
+            c.segment += 1
+        else:
+            c.replies.skipping = True
+        c.emit(effects.ToServer(data))
+        self._done()
+
+    def _done(self) -> None:
+        self.unit = None
+        if self._.state is not GateState.CLOSED:
+            self._.state = GateState.OPEN
+
+
+def is_barrier(classification: Classification, touched: bool) -> bool:
+    """Whether later texts or names may mean something else once this has run."""
+    for statement in classification.statements:
+        if statement.prepares is not None or statement.deallocates is not None:
+            return True
+        if not MEANINGFUL.isdisjoint(statement.settings):
+            return True
+        if touched and any(a.cls is ActionClass.TRANSACTION for a in statement.actions):
+            return True
+    return False
+
+
+def _join(first: Classification, second: Classification) -> Classification:
+    return replace(
+        first,
+        privileged=first.privileged or second.privileged,
+        risk=max(first.risk, second.risk, key=_RISKS.index),
+        statements=first.statements + second.statements,
+    )
+
+
+def _cancelled_by_client() -> ProxyError:
+    return Cancelled("canceling statement due to user request")
+
+
+def _audit_full() -> ProxyError:
+    return AuditFull(
+        "pgproxy: the audit trail cannot take the record of this statement, so it is refused",
+        hint="try again once the operator has mended the audit store",
+    )

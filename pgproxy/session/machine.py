@@ -1,0 +1,376 @@
+"""The session: one event in, effects out, by the table in `states`."""
+
+from __future__ import annotations
+
+from classifier.model import Classification
+from pgproxy.errors import BacklogTooLarge, ConnectionProtocolViolation, ShuttingDown, UpstreamLost
+from pgproxy.protocol import backend, frontend, tags
+from pgproxy.protocol.framing import (
+    BACKEND_PASS_THROUGH,
+    BACKEND_TYPES,
+    FRONTEND_PASS_THROUGH,
+    FRONTEND_TYPES,
+    Framer,
+)
+from pgproxy.protocol.violation import ProtocolViolation
+from pgproxy.session import effects, evidence
+from pgproxy.session.context import Context
+from pgproxy.session.effects import Effect
+from pgproxy.session.events import (
+    Analysed,
+    ApprovalOpened,
+    ApprovalResolved,
+    BackendData,
+    CancelRequested,
+    ClaimAnswered,
+    ClientClosed,
+    EndRequested,
+    Event,
+    FrontendData,
+    Recorded,
+    ServerClosed,
+)
+from pgproxy.session.gate import Gate
+from pgproxy.session.judgement import Judgement
+from pgproxy.session.refusals import error_response
+from pgproxy.session.runs import StatementRun
+from pgproxy.session.statements import PreparedStatement
+from pgproxy.session.states import TABLE, GateState
+
+# A message of the server that is not data: the largest, a RowDescription of 1,664 columns, stays far below.
+_BACKEND_MESSAGE_BYTES = 64 << 20
+# Statements of one transaction whose fate is told one by one when it ends.
+_MAX_OPEN_OUTCOMES = 10_000
+
+_WAITS_FOR_HUMAN = frozenset({GateState.OPENING, GateState.PARKED, GateState.CLAIMING})
+
+
+class Session:
+    """One client and one server connection, after start-up. Not safe for concurrent use; never blocks."""
+
+    def __init__(self, context: Context) -> None:
+        self._ = context
+        self._judgement = Judgement(context)
+        self._gate = Gate(context, self._judgement)
+        self._from_client = Framer(FRONTEND_PASS_THROUGH, context.limits.message_bytes, FRONTEND_TYPES)
+        self._from_server = Framer(BACKEND_PASS_THROUGH, _BACKEND_MESSAGE_BYTES, BACKEND_TYPES)
+        self._said_fatal = False
+        self._settled_ends = 0
+        self._open_outcomes: list[StatementRun] = []
+
+    @property
+    def state(self) -> GateState:
+        return self._.state
+
+    @property
+    def is_parked(self) -> bool:
+        return self._.state is GateState.PARKED
+
+    @property
+    def transaction_status(self) -> str:
+        return chr(self._.replies.transaction_status)
+
+    @property
+    def wants_client_data(self) -> bool:
+        """False while enough waits here unjudged. While a human thinks, the client is read on all the same: a
+        paused transport does not notice the client leaving."""
+        return self._.state in _WAITS_FOR_HUMAN or self._gate.inbox_bytes < self._.limits.input_bytes
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take one event; the caller performs the effects in order. `now`: seconds since the epoch.
+
+        Any exception is a bug here; the caller must close both sides.
+        """
+        self._.now = now
+        name = TABLE[self._.state].get(type(event))
+        if name is None:
+            raise AssertionError(f"{type(event).__name__} cannot happen while {self._.state.name}")
+        if name != "ignore":
+            getattr(self, name)(event)
+        produced, self._.effects = self._.effects, []
+        return produced
+
+    # the two connections
+
+    def on_frontend_data(self, event: FrontendData) -> None:
+        c = self._
+        try:
+            self._gate.take(self._from_client.feed(event.data))
+            if not c.client_gone and self._gate.terminate_waits:
+                c.client_gone = True
+                self._client_is_gone()
+            if c.state in _WAITS_FOR_HUMAN and self._gate.inbox_bytes > c.limits.parked_backlog_bytes:
+                self._fail(
+                    BacklogTooLarge(
+                        "pgproxy: too much was sent behind a statement that waits for approval",
+                        hint="wait for the answer before sending more, or raise limits.parked_backlog_bytes",
+                    )
+                )
+                return
+            self._advance()
+        except ProtocolViolation as violation:
+            self._violated(violation)
+
+    def on_backend_data(self, event: BackendData) -> None:
+        c = self._
+        out: list[bytes] = []
+        try:
+            for kind, data, count in self._from_server.feed(event.data):
+                if kind in (tags.DATA_ROW, tags.COPY_DATA):
+                    c.replies.data(count, len(data))
+                    if count:
+                        c.emit(effects.Rows(count))
+                    out.append(data)
+                    continue
+                self._observe(kind, data)
+                forward = c.replies.receive(kind, data)
+                if forward is not None:
+                    out.append(forward)
+                self._take_ends()
+                if kind == tags.READY_FOR_QUERY:
+                    self._ready()
+        except ProtocolViolation as violation:
+            self._to_client(out)
+            self._violated(violation)
+            return
+        self._to_client(out)
+        self._after_replies()
+
+    def _to_client(self, out: list[bytes]) -> None:
+        if out:
+            self._.emit(effects.ToClient(out[0] if len(out) == 1 else b"".join(out)))
+
+    def _observe(self, kind: int, message: bytes) -> None:
+        if kind == tags.PARAMETER_STATUS:
+            name, value = backend.read_parameter_status(message)
+            self._.settings.reported(name.decode("utf-8", "replace"), value.decode("utf-8", "replace"))
+        elif kind == tags.ERROR_RESPONSE:
+            fields = backend.read_error(message)
+            self._said_fatal = fields.get("V", fields.get("S")) in ("FATAL", "PANIC")
+
+    def _after_replies(self) -> None:
+        """Replies came in: whoever waits for them to be complete may go on."""
+        c = self._
+        if c.replies.settled:
+            self._judgement.barriers.clear()
+        if c.state is GateState.SETTLING and (c.replies.settled or c.replies.copy_in):
+            c.state = GateState.OPEN
+            if self._judgement.unit is not None:
+                self._judgement.go_on()
+        elif c.state is GateState.PROBING and c.replies.settled:
+            self._judgement.probe_answered()
+        self._advance()
+
+    def on_client_closed(self, _: ClientClosed) -> None:
+        if not self._.client_gone:
+            self._.client_gone = True
+            self._client_is_gone()
+        self._advance()
+
+    def _client_is_gone(self) -> None:
+        """Nothing privileged runs for a client that has left; the other states look at `client_gone` themselves."""
+        if self._.state is GateState.PARKED:
+            self._judgement.withdraw("the client is gone", "withdrawn")
+
+    def on_server_closed(self, _: ServerClosed) -> None:
+        c = self._
+        self._withdraw_if_asked("the server's connection ended")
+        if not self._said_fatal:
+            c.emit(effects.ToClient(error_response(UpstreamLost("pgproxy: the server closed the connection"))))
+        self._close("08006")
+
+    def on_cancel_requested(self, _: CancelRequested) -> None:
+        c, unit = self._, self._judgement.unit
+        if c.state is GateState.PARKED:
+            self._judgement.cancelled()
+        elif unit is not None and c.replies.settled:
+            unit.cancelled = True  # not at the server yet: the step that follows sees it
+        else:
+            c.emit(effects.CancelServer())
+
+    def on_end_requested(self, event: EndRequested) -> None:
+        self._withdraw_if_asked(event.reason)
+        self._fail(ShuttingDown(event.reason))
+
+    # answers to effects
+
+    def on_analysed(self, event: Analysed) -> None:
+        self._judgement.analysed(event.classification)
+        self._advance()
+
+    def on_recorded(self, event: Recorded) -> None:
+        self._judgement.recorded(event.ok)
+        self._advance()
+
+    def on_approval_opened(self, event: ApprovalOpened) -> None:
+        self._judgement.opened(event)
+        self._advance()
+
+    def on_approval_resolved(self, event: ApprovalResolved) -> None:
+        self._judgement.resolved(event.resolved)
+        self._advance()
+
+    def on_claim_answered(self, event: ClaimAnswered) -> None:
+        self._judgement.claimed(event.ok)
+        self._advance()
+
+    def on_opened_too_late(self, event: ApprovalOpened) -> None:
+        if event.opened is not None:
+            self._.emit(effects.WithdrawApproval(event.opened.id, "the session ended"))
+
+    def on_claimed_too_late(self, event: ClaimAnswered) -> None:
+        unit = self._judgement.unit
+        if event.ok and unit is not None and unit.approval_id is not None:
+            self._.emit(effects.FinishApproval(unit.approval_id, "failed", {"sqlstate": "08006"}))
+
+    # ends
+
+    def _advance(self) -> None:
+        try:
+            self._gate.advance()
+        except ProtocolViolation as violation:
+            self._violated(violation)
+
+    def _take_ends(self) -> None:
+        """Statements whose part at the server is over: apply what they did to names and settings."""
+        c = self._
+        while self._settled_ends < len(c.ended):
+            run = c.ended[self._settled_ends]
+            self._settled_ends += 1
+            if run.finished_at is None:
+                run.finished_at = c.now
+            classification = self._judgement.barriers.pop(run, None)
+            if classification is not None:
+                self._apply(run, classification)
+
+    def _apply(self, run: StatementRun, classification: Classification) -> None:
+        c = self._
+        certain = run.sqlstate is None and not run.skipped
+        for statement in classification.statements:
+            if statement.deallocates is not None and certain:
+                if statement.deallocates:
+                    c.statements.forget(_name(statement.deallocates))
+                else:
+                    c.statements.forget_all()
+            if statement.prepares is not None and not run.skipped:
+                made = PreparedStatement(
+                    b"PREPARE " + _name(statement.prepares), (), statement.prepared or classification
+                )
+                c.statements.prepared(_name(statement.prepares), made, certain=certain)
+            if statement.settings:
+                c.settings.may_have_changed(statement.settings)
+        if c.settings.touched_in_transaction:
+            c.settings.may_have_changed(("search_path",))  # COMMIT and ROLLBACK may have brought another back
+
+    def _ready(self) -> None:
+        """ReadyForQuery: outcomes are final for what is not inside an open transaction."""
+        c = self._
+        idle = c.replies.transaction_status == tags.IDLE
+        c.settings.ready(idle=idle)
+        if idle:
+            for run in c.statements.portals.values():
+                if run.portal_open:
+                    run.portal_open = False
+                    c.ended.append(run)
+            c.statements.portals.clear()
+            self._take_ends()
+        ended = [run for run in dict.fromkeys(c.ended) if not run.reported]
+        c.ended.clear()
+        self._settled_ends = 0
+        failed = any(run.sqlstate is not None or run.tags[-1:] == ["ROLLBACK"] for run in ended)
+        fate = ("rolled_back" if failed else "committed") if idle else "open"
+        for run in ended:
+            self._report(run, fate)
+            if not idle and len(self._open_outcomes) < _MAX_OPEN_OUTCOMES:
+                self._open_outcomes.append(run)
+        if idle and self._open_outcomes:
+            for run in self._open_outcomes:
+                c.emit(effects.RecordSoon(evidence.outcome_entry(run, c.requester, fate, c.now)))
+            self._open_outcomes.clear()
+
+    def _report(self, run: StatementRun, transaction: str | None, status: str | None = None) -> None:
+        c = self._
+        run.reported = True
+        if run.unrecorded_sql is not None:
+            if run.sqlstate is None:
+                return
+            c.emit(
+                effects.RecordSoon(
+                    evidence.failed_parse_entry(run, c.requester, c.settings.codec, c.policy.version, c.now)
+                )
+            )
+        if run.skipped:
+            transaction = None
+        c.emit(effects.RecordSoon(evidence.outcome_entry(run, c.requester, transaction, c.now)))
+        if run.approval_id is not None:
+            succeeded = run.sqlstate is None and not run.skipped
+            outcome = {
+                "command_tag": run.command_tag,
+                "rows": run.rows,
+                "bytes": run.data_bytes,
+                "sqlstate": run.sqlstate,
+                "started_at": evidence.timestamp(run.started_at),
+                "finished_at": evidence.timestamp(run.finished_at or c.now),
+            }
+            c.emit(effects.FinishApproval(run.approval_id, status or ("executed" if succeeded else "failed"), outcome))
+
+    def _withdraw_if_asked(self, reason: str) -> None:
+        c, unit = self._, self._judgement.unit
+        if c.state is GateState.PARKED:
+            self._judgement.withdraw(reason, "withdrawn")
+        elif unit is not None and unit.approval_id is not None and c.state is GateState.RECORDING:
+            c.emit(effects.WithdrawApproval(unit.approval_id, reason))
+
+    def _violated(self, violation: ProtocolViolation) -> None:
+        self._withdraw_if_asked("protocol violation")
+        self._fail(ConnectionProtocolViolation(violation.message), violation.sqlstate)
+
+    def _fail(
+        self, error: ConnectionProtocolViolation | ShuttingDown | BacklogTooLarge, sqlstate: str | None = None
+    ) -> None:
+        """Tell the client why, and end both connections."""
+        c = self._
+        self._withdraw_if_asked(error.message)
+        c.emit(
+            effects.ToClient(
+                backend.error_response(
+                    error.severity, sqlstate or error.sqlstate, error.message, error.detail, error.hint
+                )
+            )
+        )
+        c.emit(effects.ToServer(frontend.TERMINATE))
+        self._close(None)
+
+    def _close(self, sqlstate: str | None) -> None:
+        """Both connections end; what the server still did with what it had is not known."""
+        c = self._
+        if c.state is GateState.CLOSED:
+            return
+        self.finish(sqlstate)
+        c.emit(effects.Close())
+        c.state = GateState.CLOSED
+
+    def finish(self, sqlstate: str | None) -> None:
+        """The end of the session: the last word on everything not yet reported."""
+        c = self._
+        known = [run for run in dict.fromkeys(c.ended) if not run.reported]
+        for run in known:
+            self._report(run, None)
+        open_portals = [run for run in c.statements.portals.values() if run.portal_open]
+        for run in dict.fromkeys((*c.replies.outstanding(), *open_portals)):
+            if not run.reported:
+                run.sqlstate = run.sqlstate or sqlstate
+                self._report(run, None, "unknown")
+        c.ended.clear()
+        self._settled_ends = 0
+
+    def final_effects(self, now: float) -> list[Effect]:
+        """What is left to tell once both connections are closed by the client's own goodbye."""
+        self._.now = now
+        self.finish(None)
+        produced, self._.effects = self._.effects, []
+        return produced
+
+
+def _name(name: str) -> bytes:
+    return name.encode()[: frontend.NAME_BYTES]

@@ -1,0 +1,44 @@
+"""Denial by substitution: in place of a refused message the server gets one that must fail.
+
+The server itself then enters the failed-transaction state, skips to Sync and keeps the pipeline's order; nothing of
+that is simulated here. The nonce in the substitute's text comes back in the server's message, and only an
+ErrorResponse that carries it is exchanged for ours.
+"""
+
+from __future__ import annotations
+
+from pgproxy.errors import ProxyError
+from pgproxy.protocol import backend, frontend
+from pgproxy.session.replies import Expected, Refusal, ReplyKind
+from pgproxy.session.runs import StatementRun
+from pgproxy.session.units import Unit, UnitKind
+
+
+def error_response(error: ProxyError) -> bytes:
+    """The wire form of one of our errors."""
+    return backend.error_response(error.severity, error.sqlstate, error.message, error.detail, error.hint)
+
+
+def substitute(unit: Unit, run: StatementRun, error: ProxyError, nonce: str) -> tuple[bytes, Expected]:
+    """The message to send instead of the unit's messages, and what to expect for it."""
+    refusal = Refusal(nonce, error_response(error), error.sqlstate)
+    name = f"pgproxy_denied_{nonce}".encode()
+    match unit.kind:
+        case UnitKind.QUERY | UnitKind.FUNCTION_CALL:
+            return frontend.query(name), Expected(ReplyKind.QUERY, run=run, refusal=refusal)
+        case UnitKind.PARSE:
+            return frontend.parse(b"", name), Expected(ReplyKind.PARSE, run=run, refusal=refusal)
+        case UnitKind.BIND:
+            if len(unit.messages) > 1:  # its Parse was held with it
+                return frontend.parse(b"", name), Expected(ReplyKind.PARSE, run=run, refusal=refusal)
+            return frontend.bind(b"", name), Expected(ReplyKind.BIND, run=run, refusal=refusal)
+
+
+def in_failed_transaction(unit: Unit, run: StatementRun, nonce: str) -> tuple[bytes, Expected]:
+    """A privileged statement in a failed transaction: the server would refuse it with 25P02, so it gets a harmless
+    one to refuse, and its own error reaches the client. (Were the transaction not failed after all, the column
+    named here does not exist.)"""
+    text = f"SELECT pgproxy_denied_{nonce}".encode()
+    if unit.kind in (UnitKind.QUERY, UnitKind.FUNCTION_CALL):
+        return frontend.query(text), Expected(ReplyKind.QUERY, run=run)
+    return frontend.parse(b"", text), Expected(ReplyKind.PARSE, run=run)

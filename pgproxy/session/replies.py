@@ -1,0 +1,265 @@
+"""Which reply of the server belongs to what was sent: a typed queue of expected replies ("Message Flow").
+
+After an error in the extended protocol the server skips everything up to the next Sync; during COPY FROM STDIN it
+ignores Flush and Sync. Both are followed here, because pgproxy must know at any moment whether a reply is due, and
+to which statement.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from pgproxy.protocol import backend, tags
+from pgproxy.protocol.violation import ProtocolViolation
+from pgproxy.session.runs import StatementRun
+from pgproxy.session.statements import PendingParse, Statements
+
+
+class ReplyKind(Enum):
+    """What a message that was sent will be answered with."""
+
+    PARSE = "ParseComplete"
+    BIND = "BindComplete"
+    DESCRIBE = "RowDescription or NoData"
+    EXECUTE = "CommandComplete, EmptyQueryResponse or PortalSuspended"
+    CLOSE = "CloseComplete"
+    SYNC = "ReadyForQuery"
+    QUERY = "any number of results, then ReadyForQuery"
+    FUNCTION_CALL = "FunctionCallResponse, then ReadyForQuery"
+    COPY_END = "nothing of its own"
+
+
+_ENDS_WITH_READY = frozenset({ReplyKind.SYNC, ReplyKind.QUERY, ReplyKind.FUNCTION_CALL})
+_SIMPLE = frozenset({ReplyKind.QUERY, ReplyKind.FUNCTION_CALL})
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A substitute that must fail: the server's ErrorResponse holding `nonce` is replaced by `error`."""
+
+    nonce: str
+    error: bytes
+    sqlstate: str
+
+
+@dataclass(eq=False, slots=True)
+class Expected:
+    """One entry of the queue. `name` is what a Close or Describe names, with its kind (`S` or `P`) in front."""
+
+    kind: ReplyKind
+    run: StatementRun | None = None
+    parse: PendingParse | None = None
+    name: bytes = b""
+    refusal: Refusal | None = None
+    # Ours, not the client's: its replies are swallowed, but for an error that answers the client's own text.
+    probe: bool = False
+
+
+class Replies:
+    """The queue of one session. `on_end` is told of each run whose part at the server is over."""
+
+    def __init__(self, statements: Statements, on_end: Callable[[StatementRun], None]) -> None:
+        self._queue: deque[Expected] = deque()
+        self._statements = statements
+        self._on_end = on_end
+        self._swallowed_syncs = 0
+        self.transaction_status = tags.IDLE
+        self.skipping = False  # the server skips until a Sync that has not been sent yet
+        self.copy_in = False  # the server reads CopyData
+        self.needs_flush = False  # the server may sit on replies to what was sent
+        self.batch_open = False  # extended messages were sent since the last Sync
+        self.probe_failed = False  # the server rejected the probed text, and the client has its error
+
+    @property
+    def settled(self) -> bool:
+        """Every reply to everything sent is in."""
+        return not self._queue
+
+    @property
+    def current_run(self) -> StatementRun | None:
+        """Whose rows are passing now."""
+        return self._queue[0].run if self._queue else None
+
+    def outstanding(self) -> list[StatementRun]:
+        """The runs that still await something of the server."""
+        return list(dict.fromkeys(e.run for e in self._queue if e.run is not None))
+
+    def sent(self, expected: Expected) -> None:
+        """A message that will be answered went to the server."""
+        if expected.kind is ReplyKind.SYNC:
+            self.skipping = False
+        if self.copy_in and expected.kind is not ReplyKind.COPY_END:
+            # Ignored by the server if a Sync; anything else it takes as the COPY's failure, with no other reply.
+            if expected.kind is ReplyKind.SYNC:
+                self._swallowed_syncs += 1
+            elif expected.run is not None:
+                expected.run.skipped = True
+                self._on_end(expected.run)
+            return
+        if expected.kind is ReplyKind.COPY_END:
+            self.copy_in = False
+            if not self._queue:
+                return
+        self._queue.append(expected)
+        if expected.kind is not ReplyKind.COPY_END:
+            self.needs_flush = self.batch_open = expected.kind not in _ENDS_WITH_READY
+
+    def flushed(self) -> None:
+        """A Flush went to the server."""
+        self.needs_flush = False
+
+    def data(self, count: int, size: int) -> None:
+        """A run of DataRow or CopyData passed."""
+        run = self.current_run
+        if run is not None:
+            run.data_bytes += size
+
+    def receive(self, kind: int, message: bytes) -> bytes | None:
+        """Match one message of the server; gives what the client is to get (None: nothing).
+
+        Raises ProtocolViolation when the server says something that nothing sent can have caused: then this
+        session no longer knows what it guards.
+        """
+        match kind:
+            case tags.NOTICE_RESPONSE | tags.NOTIFICATION_RESPONSE | tags.PARAMETER_STATUS:
+                return message
+            case tags.ERROR_RESPONSE:
+                return self._error(message)
+            case tags.READY_FOR_QUERY:
+                return self._ready(message)
+        self._drop_markers()
+        if not self._queue:
+            raise ProtocolViolation(f"the server sent an unexpected message {chr(kind)!r}")
+        head = self._queue[0]
+        forward: bytes | None = None if head.probe else message
+        match kind, head.kind:
+            case tags.PARSE_COMPLETE, ReplyKind.PARSE:
+                self._queue.popleft()
+                if head.parse is not None:
+                    self._statements.parse_completed(head.parse)
+            case tags.BIND_COMPLETE, ReplyKind.BIND:
+                self._queue.popleft()
+            case tags.CLOSE_COMPLETE, ReplyKind.CLOSE:
+                self._queue.popleft()
+                self._closed(head.name)
+            case (tags.ROW_DESCRIPTION | tags.NO_DATA, ReplyKind.DESCRIBE):
+                self._queue.popleft()
+            case tags.PARAMETER_DESCRIPTION, ReplyKind.DESCRIBE:
+                self._statements.described(head.name[1:], backend.read_parameter_description(message))
+            case tags.ROW_DESCRIPTION, ReplyKind.QUERY | ReplyKind.EXECUTE:
+                pass
+            case tags.COMMAND_COMPLETE, ReplyKind.QUERY | ReplyKind.EXECUTE:
+                if head.run is not None:
+                    head.run.add_tag(backend.read_command_complete(message).decode("utf-8", "replace"))
+                if head.kind is ReplyKind.EXECUTE:
+                    self._end_execute(head)
+            case tags.EMPTY_QUERY_RESPONSE, ReplyKind.QUERY:
+                pass
+            case tags.EMPTY_QUERY_RESPONSE, ReplyKind.EXECUTE:
+                self._end_execute(head)
+            case tags.PORTAL_SUSPENDED, ReplyKind.EXECUTE:
+                self._queue.popleft()
+                if head.run is not None:
+                    head.run.portal_open = True
+            case tags.COPY_IN_RESPONSE, ReplyKind.QUERY | ReplyKind.EXECUTE:
+                self._copy_in_begins()
+            case (tags.COPY_OUT_RESPONSE | tags.COPY_DONE, ReplyKind.QUERY | ReplyKind.EXECUTE):
+                pass
+            case tags.FUNCTION_CALL_RESPONSE, ReplyKind.FUNCTION_CALL:
+                pass
+            case _:
+                raise ProtocolViolation(f"the server sent {chr(kind)!r} where {head.kind.value} was expected")
+        return forward
+
+    def _end_execute(self, head: Expected) -> None:
+        self._queue.popleft()
+        if head.run is not None:
+            head.run.portal_open = False
+            self._on_end(head.run)
+
+    def _closed(self, name: bytes) -> None:
+        if name[:1] == b"S":
+            self._statements.forget(name[1:])
+            return
+        run = self._statements.portals.pop(name[1:], None)
+        if run is not None and run.portal_open:
+            run.portal_open = False
+            self._on_end(run)
+
+    def _copy_in_begins(self) -> None:
+        """What is already behind the COPY: Syncs the server ignores while it reads, perhaps the COPY's own end."""
+        position = 1
+        while position < len(self._queue):
+            entry = self._queue[position]
+            if entry.kind is ReplyKind.COPY_END:
+                del self._queue[position]
+                return
+            if entry.kind is not ReplyKind.SYNC:
+                # Anything else makes the COPY fail and is eaten by it; a Sync behind it then counts.
+                if self._queue[0].kind is ReplyKind.QUERY:
+                    del self._queue[position]
+                    if entry.run is not None:
+                        entry.run.skipped = True
+                        self._on_end(entry.run)
+                return
+            del self._queue[position]
+            self._swallowed_syncs += 1
+        self.copy_in = True
+
+    def _drop_markers(self) -> None:
+        while self._queue and self._queue[0].kind is ReplyKind.COPY_END:
+            self._queue.popleft()
+
+    def _error(self, message: bytes) -> bytes | None:
+        fields = backend.read_error(message)
+        sqlstate = fields.get("C", "XX000")
+        self._drop_markers()
+        if not self._queue:
+            return message  # "terminating connection due to administrator command" and the like
+        head = self._queue[0]
+        forward: bytes | None = message
+        if head.probe:
+            # "cannot insert multiple commands into a prepared statement" has no position and says nothing of the
+            # text as a simple query.
+            self.probe_failed = "P" in fields
+            forward = message if self.probe_failed else None
+        if head.refusal is not None and head.refusal.nonce in fields.get("M", ""):
+            forward = head.refusal.error
+            sqlstate = head.refusal.sqlstate
+        self.copy_in = False
+        if head.run is not None:
+            head.run.sqlstate = sqlstate
+            head.run.portal_open = False
+            self._on_end(head.run)
+        if head.kind in _SIMPLE:
+            return forward  # its ReadyForQuery follows
+        while self._queue and self._queue[0].kind is not ReplyKind.SYNC:
+            entry = self._queue.popleft()
+            if entry.parse is not None:
+                self._statements.parse_failed(entry.parse)
+            if entry.run is not None and entry is not head:
+                if entry.run.sqlstate is None and not entry.run.tags:
+                    entry.run.skipped = True
+                self._on_end(entry.run)
+        self.skipping = not self._queue
+        return forward
+
+    def _ready(self, message: bytes) -> bytes | None:
+        self.transaction_status = backend.read_ready_for_query(message)
+        self._drop_markers()
+        if self._queue and self._queue[0].kind in _ENDS_WITH_READY:
+            head = self._queue.popleft()
+            if head.run is not None:
+                self._on_end(head.run)
+            self._swallowed_syncs = 0
+            if head.probe:
+                return message if self.probe_failed else None
+        elif self._swallowed_syncs:
+            self._swallowed_syncs -= 1  # the COPY had failed before the server read that Sync
+            self.skipping = False
+        else:
+            raise ProtocolViolation("the server sent an unexpected ReadyForQuery")
+        return message

@@ -1,0 +1,59 @@
+"""One statement on its way through the server: what was decided about it and how it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from classifier.model import Classification
+
+_MAX_TAGS = 16  # a string of a million statements must not fill the trail with command tags
+
+
+@dataclass(eq=False, slots=True)
+class StatementRun:
+    """A statement that was sent (or refused). Times are seconds since the epoch, as the shell gives them."""
+
+    statement_id: str
+    classification: Classification
+    started_at: float
+    approval_id: str | None = None
+    rows: int | None = None
+    data_bytes: int = 0
+    tags: list[str] = field(default_factory=list)
+    more_tags: int = 0
+    sqlstate: str | None = None
+    skipped: bool = False
+    portal_open: bool = False
+    finished_at: float | None = None
+    reported: bool = False
+    unrecorded_sql: bytes | None = None  # a Parse, which enters the trail only if it fails
+
+    def add_tag(self, tag: str) -> None:
+        """One CommandComplete; its last word, where it is a number, counts rows."""
+        if len(self.tags) < _MAX_TAGS:
+            self.tags.append(tag)
+        else:
+            self.more_tags += 1
+        last = tag.rpartition(" ")[2]
+        if last.isdigit():
+            self.rows = (self.rows or 0) + int(last)
+
+    @property
+    def command_tag(self) -> str | None:
+        if not self.tags:
+            return None
+        joined = "; ".join(self.tags)
+        return f"{joined}; and {self.more_tags} more" if self.more_tags else joined
+
+    def outcome(self, transaction: str | None) -> dict[str, Any]:
+        """The contract's `outcome` of an audit entry. Durations in milliseconds."""
+        duration = None if self.finished_at is None else round((self.finished_at - self.started_at) * 1000, 3)
+        return {
+            "command_tag": self.command_tag,
+            "rows": self.rows,
+            "bytes": self.data_bytes,
+            "duration_ms": duration,
+            "sqlstate": self.sqlstate,
+            "transaction": transaction,
+        }

@@ -1,0 +1,55 @@
+"""What is judged as one: a Query, a Bind (with the Parse held before it), a refused Parse, a FunctionCall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from classifier.model import Classification, Environment
+from pgproxy.errors import ProxyError
+from pgproxy.session.replies import Expected
+from pgproxy.session.runs import StatementRun
+from pgproxy.session.statements import PreparedStatement
+
+
+class UnitKind(Enum):
+    QUERY = "Query"
+    PARSE = "Parse"
+    BIND = "Bind"
+    FUNCTION_CALL = "FunctionCall"
+
+
+@dataclass(eq=False, slots=True)
+class Unit:
+    """One unit under judgement. `messages` are the client's own bytes, forwarded as they are; `expected` says what
+    each of them will be answered with, in the same order."""
+
+    kind: UnitKind
+    sql: bytes
+    messages: list[bytes]
+    expected: list[Expected]
+    received_at: float
+    statement_id: str
+    parameters: list[dict[str, Any]] = field(default_factory=list)
+    raw_parameters: list[bytes | None] = field(default_factory=list)
+    parameter_types: tuple[int, ...] = ()
+    portal: bytes = b""
+    statement_name: bytes = b""
+    prepared: PreparedStatement | None = None
+    text: str = ""
+    analysed: dict[tuple[str, Environment], Classification] = field(default_factory=dict)
+    classification: Classification | None = None
+    probed: bool = False
+    # the decision so far, in the audit entry's words, and what it rests on
+    decision: str = ""
+    rule: str = ""
+    approval_id: str | None = None
+    binding: str = ""
+    reviewers: tuple[str, ...] = ()
+    refusal: ProxyError | None = None
+    server_refuses: bool = False  # refused by the server's own failed transaction
+    cancelled: bool = False
+    run: StatementRun | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
