@@ -1,0 +1,145 @@
+"""The way from a text to its classification: lexer, grammar, walk, sqlglot, and what cannot be agreed on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from classifier import grammar, lexer, meaning
+from classifier.effects import EFFECTS
+from classifier.model import Action, ActionClass, Classification, Environment, Risk, Statement
+from classifier.risk import assess, is_privileged
+from classifier.utility import UTILITY
+from classifier.walk import Handler, Walk
+
+HANDLERS: Final[dict[str, Handler]] = {**EFFECTS, **UTILITY}
+_DEFAULT: Final = Environment()
+# Statements whose class, relations and reasons cannot hang on a constant unless the walk says so.
+_CONSTANT_FREE: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
+_DEFINING: Final = frozenset(
+    {
+        ActionClass.DDL,
+        ActionClass.GRANT,
+        ActionClass.ROLE,
+        ActionClass.EXPORT,
+        ActionClass.IMPORT,
+        ActionClass.FILE,
+        ActionClass.BULK_WRITE,
+        ActionClass.UNKNOWN,
+        ActionClass.CODE,
+    }
+)
+_CHANGING: Final = _DEFINING | {ActionClass.WRITE}
+
+
+def classify(sql: str | bytes, environment: Environment = _DEFAULT) -> Classification:
+    """What a text sent to the server would do. Never raises for any text: what fails is `unknown`."""
+    try:
+        return _classify(sql, environment)
+    except lexer.TooHostile as error:
+        return unknown(str(error))
+    except lexer.LexicalError as error:
+        return rejected(str(error))
+    except grammar.Rejected as error:
+        return rejected(str(error))
+    except grammar.Unparsable as error:
+        return unknown(str(error))
+    except Exception as error:
+        # Whatever it is, the statement was not understood. The type alone: messages may quote the text.
+        return unknown(f"the classifier failed on it ({type(error).__name__})")
+
+
+def unknown(reason: str, kind: str = "Unknown") -> Classification:
+    """The answer when nothing is certain; privileged."""
+    action = Action(ActionClass.UNKNOWN, "not_understood", None, reason)
+    statement = Statement(kind, "", (action,), reasons=(reason,), settings=("*",))
+    return Classification(True, Risk.HIGH, "", "", (statement,))
+
+
+def rejected(message: str) -> Classification:
+    """The answer when PostgreSQL's grammar refuses the text; privileged until the server refuses it too."""
+    return replace(unknown(message, "SyntaxError"), syntax_error=message)
+
+
+def _classify(sql: str | bytes, environment: Environment) -> Classification:
+    try:
+        text = sql.encode("utf-8") if isinstance(sql, str) else sql
+        if not isinstance(sql, str):
+            sql.decode("utf-8")
+    except UnicodeError:
+        return unknown("the text is not valid UTF-8")
+    if not environment.standard_conforming_strings and b"\\" in text:
+        return unknown("with standard_conforming_strings off, what a backslash means is not certain")
+    scan = lexer.scan(text)
+    parsed = grammar.parse(scan.blanked)
+    if [(s.start, s.end) for s in scan.spans] != [(p.start, p.end) for p in parsed]:
+        return unknown("lexer and grammar do not agree where statements begin and end")
+    if not parsed:
+        return Classification(False, Risk.LOW, "", "", (), constant_free=False)
+
+    statements: list[Statement] = []
+    prepared: dict[str, Statement] = {}
+    constant_free = True
+    for item in parsed:
+        walk = Walk(HANDLERS, environment, prepared)
+        walk.run(item.kind, item.tree)
+        statement = walk.statement(item.kind)
+        statements.append(_with_sqlglot(statement, scan.blanked[item.start : item.end]))
+        if item.kind not in _CONSTANT_FREE or walk.constants_matter:
+            constant_free = False
+        if walk.prepares is not None and walk.prepared is not None:
+            prepared[walk.prepares] = walk.prepared
+        if statement.deallocates == "":
+            prepared.clear()
+        elif statement.deallocates is not None:
+            prepared.pop(statement.deallocates, None)
+
+    fingerprint = grammar.fingerprint(scan.blanked)
+    actions = [action for statement in statements for action in statement.actions]
+    return Classification(
+        privileged=is_privileged(actions),
+        risk=assess(actions),
+        fingerprint=fingerprint,
+        normalized=without_strings(grammar.normalize(scan.blanked) or scan.blanked),
+        statements=tuple(
+            replace(s, prepared=replace(s.prepared, fingerprint=fingerprint)) if s.prepared is not None else s
+            for s in statements
+        ),
+        constant_free=constant_free,
+    )
+
+
+def _with_sqlglot(statement: Statement, text: bytes) -> Statement:
+    """Adds what sqlglot reads in the deparse; only queries and changes of data are worth asking about."""
+    if statement.kind not in _CONSTANT_FREE:
+        return statement
+    deparsed = grammar.deparse(text)
+    reading = meaning.read(deparsed) if deparsed is not None else None
+    if reading is None:
+        reason = "relations are the grammar's alone: sqlglot does not read this statement"
+        return replace(statement, reasons=(*statement.reasons, reason))
+    classes = {action.cls for action in statement.actions}
+    if (reading.defines and not classes & _DEFINING) or (reading.changes and not classes & _CHANGING):
+        reason = "sqlglot sees an effect in it that PostgreSQL's grammar does not"
+        action = Action(ActionClass.UNKNOWN, "parsers_disagree", None, reason)
+        return replace(
+            statement, actions=(*statement.actions, action), reasons=(*statement.reasons, reason), settings=("*",)
+        )
+    return replace(statement, relations=tuple(dict.fromkeys((*statement.relations, *reading.relations))))
+
+
+def without_strings(normalized: bytes) -> str:
+    """A normal form in which no string constant is left: libpg_query keeps those of most utility statements,
+    and passwords, connection strings and user mappings are such strings."""
+    try:
+        strings = lexer.scan(normalized).strings
+    except (lexer.TooHostile, lexer.LexicalError):
+        return ""
+    pieces = []
+    copied = 0
+    for start, end in strings:
+        pieces.append(normalized[copied:start])
+        pieces.append(b"$0")
+        copied = end
+    pieces.append(normalized[copied:])
+    return b"".join(pieces).decode("utf-8", "replace").strip()

@@ -1,0 +1,1 @@
+"""Tables generated from real servers; see `generate.py`."""

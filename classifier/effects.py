@@ -1,0 +1,241 @@
+"""What queries, changes of data and expressions mean beyond their kind: one handler a node type.
+
+A handler sees its node before the walk visits the children and returns the names of the fields it has dealt
+with itself. Definitions and utility statements have theirs in `utility.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from classifier import relations, settings
+from classifier.functions import Effect, dangerous
+from classifier.model import ActionClass
+from classifier.restriction import has_pattern, is_restricting
+from classifier.walk import Handler, Tree, Walk, relation_name, strings
+
+C = ActionClass
+
+
+def constant(item: Any) -> str | None:
+    """The text of a constant, also of one cast to text; None for everything else."""
+    if not isinstance(item, dict):
+        return None
+    cast = item.get("TypeCast")
+    if cast is not None:
+        names = strings(cast.get("typeName", {}).get("names", []))
+        if names[-1:] != ["text"] or len(names) > 2 or (len(names) == 2 and names[0] != "pg_catalog"):
+            return None
+        return constant(cast.get("arg"))
+    value = item.get("A_Const")
+    if value is None:
+        return None
+    if "sval" in value:
+        return str(value["sval"].get("sval", ""))
+    if "ival" in value:
+        return str(value["ival"].get("ival", 0))
+    if "fval" in value:
+        return str(value["fval"].get("fval", ""))
+    if "boolval" in value:
+        return "true" if value["boolval"].get("boolval") else "false"
+    return None
+
+
+def is_temporary(range_var: Tree | None) -> bool:
+    """Whether a relation goes with the session."""
+    if not range_var:
+        return False
+    schema: str = range_var.get("schemaname", "")
+    return range_var.get("relpersistence") == "t" or schema.startswith("pg_temp")
+
+
+def _select(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    into = tree.get("intoClause")
+    if into is not None:
+        rel = into.get("rel", {})
+        verb = "temp_select_into" if is_temporary(rel) else "select_into"
+        walk.add(C.DDL, verb, walk.target(rel), "creates a table from a query")
+    if "valuesLists" in tree and walk.actions:
+        return None  # the VALUES of an INSERT
+    walk.add(C.READ, "select")
+    return None
+
+
+def _insert(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    walk.add(C.WRITE, "insert", walk.target(tree.get("relation", {})))
+    return None
+
+
+def _change(walk: Walk, tree: Tree, verb: str) -> tuple[str, ...] | None:
+    target = tree.get("relation", {})
+    name = walk.target(target)
+    where = tree.get("whereClause")
+    if is_restricting(where):
+        walk.add(C.WRITE, verb, name)
+    else:
+        walk.add(C.BULK_WRITE, f"{verb}_all", name, f"{verb}s without a restricting WHERE")
+    if has_pattern(where):
+        walk.constants_matter = True
+    if verb == "update" and target.get("relname") == "pg_settings":
+        walk.constants_matter = True
+    return None
+
+
+def _update(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    return _change(walk, tree, "update")
+
+
+def _delete(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    return _change(walk, tree, "delete")
+
+
+def _merge(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    name = walk.target(tree.get("relation", {}))
+    joined = is_restricting(tree.get("joinCondition"))
+    bulk = False
+    for item in tree.get("mergeWhenClauses", []):
+        clause = item.get("MergeWhenClause", {})
+        if clause.get("commandType") not in ("CMD_UPDATE", "CMD_DELETE"):
+            continue
+        unmatched = clause.get("matchKind") == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE"
+        if (unmatched or not joined) and not is_restricting(clause.get("condition")):
+            bulk = True
+    if bulk:
+        walk.add(C.BULK_WRITE, "merge_all", name, "may change every row")
+    else:
+        walk.add(C.WRITE, "merge", name)
+    if has_pattern(tree.get("joinCondition")) or has_pattern(tree.get("mergeWhenClauses")):
+        walk.constants_matter = True
+    return None
+
+
+def _range_var(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    schema = tree.get("schemaname")
+    name: str = tree.get("relname", "")
+    if schema is None and name in walk.visible:
+        return None
+    walk.relation(tree)
+    walk.effect(relations.reading(schema, name), relation_name(tree))
+    if name in relations.SECRET_COLUMNS and schema in (None, "pg_catalog"):
+        alias = tree.get("alias")
+        names = walk.secrets_read.setdefault(name, {name})
+        if alias is not None:
+            names.add(alias.get("aliasname", ""))
+            if alias.get("colnames"):
+                walk.reads_naturally = True
+    return None
+
+
+def _join(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    if tree.get("isNatural"):
+        walk.reads_naturally = True
+    walk.columns.update(strings(tree.get("usingClause", [])))
+    return None
+
+
+def _column(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    fields = tree.get("fields", [])
+    if any("A_Star" in item for item in fields):
+        walk.has_star = True
+    names = strings(fields)
+    walk.columns.update(names[-1:])
+    walk.row_names.update(names)
+    # `u.f` calls f(u) where u has no column f ("Using Composite Types in Queries")
+    if len(names) > 1:
+        walk.effect(dangerous(names[-1]), names[-1])
+    return None
+
+
+def _indirection(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    items = tree.get("indirection", [])
+    if any("A_Star" in item for item in items):
+        walk.has_star = True
+    for name in strings(items):
+        walk.columns.add(name)
+        walk.effect(dangerous(name), name)
+    return None
+
+
+def _call(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    names = tree.get("funcname", [])
+    arguments = tree.get("args", [])
+    parts = strings(names)
+    if parts[-1:] == ["set_config"] and parts[:-1] in ([], ["pg_catalog"]):
+        walk.functions[".".join(parts)] = None
+        _set_config(walk, arguments, bool(tree.get("func_variadic")))
+    else:
+        walk.call(names, len(arguments))
+    return None
+
+
+def _set_config(walk: Walk, arguments: list[Tree], is_variadic: bool) -> None:
+    walk.constants_matter = True
+    values: dict[str, Tree] = {}
+    for position, item in enumerate(arguments):
+        named = item.get("NamedArgExpr")
+        if named is not None:
+            values[named.get("name", "")] = named.get("arg", {})
+        elif position < 3:
+            values[("setting_name", "new_value", "is_local")[position]] = item
+    name = constant(values.get("setting_name"))
+    if name is None or is_variadic:
+        walk.settings["*"] = None
+        walk.add(C.SESSION, "set_config", None, "changes a setting whose name is not a plain constant")
+        return
+    name = name.lower()
+    walk.settings[name] = None
+    walk.effect(settings.judge(name, constant(values.get("new_value"))), name)
+
+
+def _operator(walk: Walk, names: list[str]) -> None:
+    if len(names) > 1 and names[0] != "pg_catalog":
+        walk.effect(
+            Effect(
+                C.UNKNOWN,
+                "unknown_operator",
+                "uses an operator that is not PostgreSQL's own, and there is no catalog to ask",
+            )
+        )
+
+
+def _expression(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    _operator(walk, strings(tree.get("name", [])))
+    return None
+
+
+def _sublink(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    _operator(walk, strings(tree.get("operName", [])))
+    return None
+
+
+def _sort(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    _operator(walk, strings(tree.get("useOp", [])))
+    return None
+
+
+def _sample(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    walk.call(tree.get("method", []), 1)
+    return None
+
+
+def _locking(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    return ("lockedRels",)  # names of the FROM list, aliases too
+
+
+EFFECTS: Final[dict[str, Handler]] = {
+    "SelectStmt": _select,
+    "InsertStmt": _insert,
+    "UpdateStmt": _update,
+    "DeleteStmt": _delete,
+    "MergeStmt": _merge,
+    "RangeVar": _range_var,
+    "JoinExpr": _join,
+    "ColumnRef": _column,
+    "A_Indirection": _indirection,
+    "FuncCall": _call,
+    "A_Expr": _expression,
+    "SubLink": _sublink,
+    "SortBy": _sort,
+    "RangeTableSample": _sample,
+    "LockingClause": _locking,
+}

@@ -1,0 +1,89 @@
+"""Whether a WHERE clause restricts the rows a change reaches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Tree = dict[str, Any]
+
+
+def is_restricting(where: Tree | None) -> bool:
+    """Whether some row could fail the condition because of what is in it.
+
+    Without the data nobody can say more; what can be said is that a condition on constants alone, a column
+    compared with itself, a pattern that matches everything, or one of these under OR, lets every row through.
+    """
+    if not where:
+        return False
+    pending: list[Tree] = [where]
+    while pending:
+        kind, node = _only(pending.pop())
+        if kind == "BoolExpr" and node.get("boolop") == "OR_EXPR":
+            # every alternative must restrict
+            if not all(is_restricting(item) for item in node.get("args", [])):
+                continue
+            return True
+        if kind == "BoolExpr":
+            pending.extend(node.get("args", []))
+            continue
+        if kind in ("A_Const", "ParamRef"):
+            continue
+        if kind == "A_Expr" and _compares_with_itself(node):
+            continue
+        if kind == "A_Expr" and node.get("kind") in ("AEXPR_LIKE", "AEXPR_ILIKE") and _matches_all(node):
+            continue
+        if kind == "CurrentOfExpr" or reads_column(node):
+            return True
+    return False
+
+
+def has_pattern(tree: Any) -> bool:
+    """Whether a constant pattern takes part, so that the answer depends on a constant."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            if node.get("kind") in ("AEXPR_LIKE", "AEXPR_ILIKE"):
+                return True
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+    return False
+
+
+def reads_column(tree: Any) -> bool:
+    """Whether a column or a subquery takes part in an expression."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            if "ColumnRef" in node or "SubLink" in node:
+                return True
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+    return False
+
+
+def _only(item: Tree) -> tuple[str, Tree]:
+    if len(item) != 1:
+        return "", item
+    ((kind, node),) = item.items()
+    return kind, node if isinstance(node, dict) else item
+
+
+def _matches_all(node: Tree) -> bool:
+    value = _bare(node.get("rexpr")).get("A_Const", {}).get("sval", {}).get("sval")
+    names = node.get("name", [])
+    negated = any(item.get("String", {}).get("sval", "").startswith("!") for item in names)
+    return value is not None and not negated and not value.strip("%")
+
+
+def _compares_with_itself(node: Tree) -> bool:
+    left = _bare(node.get("lexpr")).get("ColumnRef")
+    right = _bare(node.get("rexpr")).get("ColumnRef")
+    return left is not None and right is not None and left.get("fields") == right.get("fields")
+
+
+def _bare(item: Any) -> Tree:
+    return item if isinstance(item, dict) else {}
