@@ -48,23 +48,26 @@ def new_entry_id() -> UUID:
 
 
 def encode(entry: Entry, *, entry_id: UUID, node: str) -> Row:
-    """Raises ValueError or TypeError for what is no JSON (a bug of the caller); any text is fine."""
-    sql: str | None = entry["sql"]
+    """`time` and `kind` must be there, other fields may be absent (null then); any text is fine.
+
+    Raises ValueError or TypeError for what is no JSON (a bug of the caller).
+    """
+    sql: str | None = entry.get("sql")
     body = _body(entry)
     if not (_is_storable(sql) and _is_storable(body) and "\\u0000" not in body):
         entry = _escaped(entry)
-        sql = entry["sql"]
+        sql = entry.get("sql")
         body = _body(entry)
     return Row(
         entry_id,
         node,
         datetime.fromisoformat(entry["time"]),
         entry["kind"],
-        entry["statement_id"],
-        entry["session_id"],
-        entry["agent"],
-        entry["decision"],
-        ",".join(entry["classes"]),
+        entry.get("statement_id"),
+        entry.get("session_id"),
+        entry.get("agent"),
+        entry.get("decision"),
+        ",".join(entry.get("classes") or ()),
         sql,
         len(body) + (len(sql) if sql is not None else 0),
         body,
@@ -73,7 +76,10 @@ def encode(entry: Entry, *, entry_id: UUID, node: str) -> Row:
 
 def decode(body: dict[str, Any], *, seq: int, node: str, sql: str | None) -> Entry:
     """The entry as readers get it, in the contract's order (jsonb keeps none)."""
-    return {**dict.fromkeys(FIELDS), **body, "seq": seq, "node": node, "sql": sql}
+    entry = {**dict.fromkeys(FIELDS), **body, "seq": seq, "node": node, "sql": sql}
+    entry["classes"] = entry["classes"] or []
+    entry["reviewers"] = entry["reviewers"] or []
+    return entry
 
 
 def _body(entry: Entry) -> str:

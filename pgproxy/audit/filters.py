@@ -16,7 +16,7 @@ from typing import Any
 from classifier.model import ActionClass
 from pgproxy.audit.records import Decision, Kind
 
-LIMIT_MOST = 500
+LIMIT_MOST = 1000
 TEXT_MOST = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BIGINT_MOST = 2**63 - 1

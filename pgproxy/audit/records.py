@@ -168,7 +168,7 @@ def statement_entry(
 def outcome_entry(statement: Entry, *, time: datetime, outcome: Outcome | None) -> Entry:
     """What became of a recorded statement. `outcome` null says that it will never be known (a lost
     server)."""
-    entry = statement.copy()
+    entry = {**_BLANK, **statement}
     entry["seq"] = None
     entry["time"] = rfc3339(time)
     entry["kind"] = Kind.OUTCOME.value

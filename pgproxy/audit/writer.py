@@ -209,7 +209,7 @@ class StoreWriter:
     def _mark_blocked(self, item: _Item) -> None:
         """The entry is in the store though its append failed: an entry behind it says that it did not run."""
         marker = outcome_entry(item.entry, time=datetime.now(UTC), outcome=Outcome(sqlstate="58030"))
-        if item.entry["statement_id"] is None:
+        if item.entry.get("statement_id") is None:
             marker["kind"] = item.entry["kind"]
         marker["decision"] = Decision.BLOCKED.value
         entry_id = uuid5(item.row.entry_id, Decision.BLOCKED.value)

@@ -71,3 +71,10 @@ def test_entry_ids_are_version_7_and_grow() -> None:
     assert {entry_id.variant for entry_id in ids} == {"specified in RFC 4122"}
     times = [entry_id.int >> 80 for entry_id in ids]
     assert times == sorted(times)
+
+
+def test_absent_fields_are_null_and_lists_are_lists() -> None:
+    row = row_of({"kind": "session_start", "time": "2026-03-01T12:00:00.000005Z", "detail": "x"})
+    back = encoding.decode(json.loads(row.body), seq=1, node="n1", sql=row.sql)
+    assert list(back) == [*records.FIELDS, "detail"]
+    assert (back["agent"], back["sql"], back["classes"], back["reviewers"]) == (None, None, [], [])

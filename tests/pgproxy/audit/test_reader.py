@@ -196,7 +196,7 @@ async def test_filters_choose_entries(
         ({"decision": "maybe"}, "decision: one of allowed"),
         ({"kind": "note"}, "kind: one of statement"),
         ({"limit": 0}, "limit: from 1 to"),
-        ({"limit": 501}, "limit: from 1 to"),
+        ({"limit": 1001}, "limit: from 1 to"),
         ({"q": "\ud800"}, "q: not valid Unicode"),
         ({"q": "a\x00"}, "q: must not hold a NUL"),
         ({"agent": "x" * 1001}, "agent: longer"),
