@@ -77,9 +77,7 @@ async def decide(
     if refusal is not None:
         raise refusal
     assert result is not None
-    log.info(
-        "approval vote approval=%s decision=%s via=%s status=%s", approval_id, decision, via, result["status"]
-    )
+    log.info("approval vote approval=%s decision=%s via=%s status=%s", approval_id, decision, via, result["status"])
     return result
 
 

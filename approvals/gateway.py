@@ -87,9 +87,7 @@ class Gateway:
             StoreUnavailable: the store has not answered for `patience_s`, and the request can only have
                 expired.
         """
-        expiry: float | None = (
-            None  # on this process's monotonic clock, and only to decide how long to bear silence
-        )
+        expiry: float | None = None  # on this process's monotonic clock, and only to decide how long to bear silence
         silent_since: float | None = None
         with self._wakeups.subscribe(approval_id) as subscription:
             while True:

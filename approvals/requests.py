@@ -26,9 +26,7 @@ RETURNING expires_at
 """
 
 
-async def insert(
-    connection: Connection, approval_id: str, request: NewRequest, node: str, instance: str
-) -> datetime:
+async def insert(connection: Connection, approval_id: str, request: NewRequest, node: str, instance: str) -> datetime:
     """Stores a pending request; its expiry is counted on the store's clock from now."""
     requester = {key: request.requester.get(key) for key in REQUESTER_KEYS}
     statement = {"sql": request.sql, "sha256": request.sha256, "params": list(request.params)}

@@ -92,8 +92,7 @@ async def authenticate(pool: Pool, token: str) -> Reviewer | None:
     """
     async with store_connection(pool) as connection:
         row = await connection.fetchrow(
-            "SELECT name, groups, roles, machine FROM approvals.reviewers "
-            "WHERE token_sha256 = $1 AND NOT disabled",
+            "SELECT name, groups, roles, machine FROM approvals.reviewers WHERE token_sha256 = $1 AND NOT disabled",
             token_sha256(token),
         )
     if row is None:

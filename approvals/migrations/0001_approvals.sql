@@ -84,6 +84,7 @@ CREATE TABLE approvals.events (
     detail       json        NOT NULL
 );
 
+CREATE INDEX events_of ON approvals.events (approval_id, id);
 CREATE INDEX events_unnumbered ON approvals.events (id) WHERE seq IS NULL;
 CREATE SEQUENCE approvals.events_seq OWNED BY approvals.events.seq;
 

@@ -65,9 +65,7 @@ REQUEST = NewRequest(
             {
                 "kind": "CopyStmt",
                 "tag": "COPY",
-                "actions": [
-                    {"class": "export", "verb": "copy_to_stdout", "object": "customers", "detail": ""}
-                ],
+                "actions": [{"class": "export", "verb": "copy_to_stdout", "object": "customers", "detail": ""}],
                 "relations": ["customers"],
                 "functions": [],
                 "reasons": ["COPY … TO STDOUT sends table rows to the client"],
@@ -103,9 +101,7 @@ class Store:
     gateways: list[Gateway] = field(default_factory=list)
 
     async def status(self, approval_id: str) -> str:
-        value: str = await self.pool.fetchval(
-            "SELECT status FROM approvals.requests WHERE id = $1", approval_id
-        )
+        value: str = await self.pool.fetchval("SELECT status FROM approvals.requests WHERE id = $1", approval_id)
         return value
 
     async def statuses(self, approval_id: str) -> list[str]:

@@ -1,0 +1,68 @@
+"""The application: services in, routes, middleware and error handling around them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from approvals.api import administration, insight, probes, reviewing
+from approvals.api.authentication import BearerAuthentication
+from approvals.api.responses import BodyLimit, handle_errors
+from approvals.api.stream import EventStream
+
+if TYPE_CHECKING:
+    from approvals.ports import AuditReader, Classifier, MetricsText, Readiness, SessionDirectory
+    from approvals.store import Pool
+    from approvals.wakeups import Wakeups
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the API works with. The caller keeps `wakeups.run()` running and closes the pool after the API."""
+
+    pool: Pool
+    wakeups: Wakeups
+    classifier: Classifier
+    audit: AuditReader
+    sessions: SessionDirectory
+    metrics: MetricsText
+    readiness: Readiness
+    version: str = "0.1.0"
+
+
+def create_app(services: Services) -> FastAPI:
+    """The ASGI application. Its lifespan follows the outbox for the event stream; `serve` takes care of
+    both."""
+    stream = EventStream(services.pool, services.wakeups)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(stream.run())
+            try:
+                yield
+            finally:
+                stream.close()
+                following.cancel()
+
+    app = FastAPI(
+        title="pgproxy",
+        version=services.version,
+        summary="Privileged PostgreSQL statements, their approval and their evidence.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    app.state.stream = stream
+    for module in (reviewing, administration, insight, probes):
+        app.include_router(module.router)
+    handle_errors(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(BearerAuthentication, pool=services.pool)
+    return app

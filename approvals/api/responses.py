@@ -1,0 +1,106 @@
+"""Answers in JSON that no stored text can break, and one shape for every error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from approvals.api.schemas import InvalidRequest, Problem
+from approvals.documents import encode_bytes
+from approvals.errors import ApprovalError
+
+log = logging.getLogger("pgproxy.approvals")
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+"""A statement to classify is the largest thing sent here; the proxy's own limits on statements come first."""
+
+Documented = dict[int | str, dict[str, Any]]
+
+
+class Json(Response):
+    media_type = "application/json"
+
+    def __init__(self, content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(content, status_code, headers)
+
+    def render(self, content: Any) -> bytes:
+        return encode_bytes(content)
+
+
+_PROBLEMS = {
+    401: "No token, or one that is not known.",
+    403: "This person may not do this.",
+    404: "There is no such thing.",
+    405: "Not with this method.",
+    409: "No longer possible: it has been decided, has ended, or you have voted.",
+    413: "The body is too large.",
+    503: "The store does not answer; nothing was decided.",
+}
+
+
+def problems(*codes: int) -> Documented:
+    """The error answers of a route, for OpenAPI; 422 has its own model."""
+    documented: Documented = {code: {"model": Problem, "description": _PROBLEMS[code]} for code in codes if code != 422}
+    if 422 in codes:
+        documented[422] = {"model": InvalidRequest, "description": "The request is not understood."}
+    return documented
+
+
+def handle_errors(app: FastAPI) -> None:
+    app.add_exception_handler(ApprovalError, _approval_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _approval_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApprovalError)
+    return Json({"detail": str(error)}, error.http_status)
+
+
+async def _invalid_request(_: Request, error: Exception) -> Response:
+    """Without the input: it is the client's own, may be large, and may be what JSON cannot hold."""
+    assert isinstance(error, RequestValidationError)
+    detail = [{"loc": list(item["loc"]), "msg": item["msg"], "type": item["type"]} for item in error.errors()[:20]]
+    return Json({"detail": detail}, 422)
+
+
+async def _http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    # The framework's 400 means that the body could not be read as JSON: to the client, a bad body like any
+    # other.
+    status = 422 if error.status_code == 400 else error.status_code
+    return Json({"detail": error.detail}, status, headers=error.headers)
+
+
+async def _unexpected(_: Request, error: Exception) -> Response:
+    log.error("request failed error=%s", type(error).__name__, exc_info=error)
+    return Json({"detail": "internal error"}, 500)
+
+
+class BodyLimit:
+    """Answers 413 as soon as a body exceeds the limit, announced or not."""
+
+    def __init__(self, app: ASGIApp, limit_bytes: int = MAX_BODY_BYTES) -> None:
+        self._app = app
+        self._limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit_bytes:
+                raise HTTPException(413, "the body is too large", {"Connection": "close"})
+            return message
+
+        await self._app(scope, limited, send)
