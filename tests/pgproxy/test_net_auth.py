@@ -286,6 +286,16 @@ async def test_unknown_names_cost_what_agents_cost() -> None:
     assert salt.endswith(b",i=10000")
 
 
+async def test_an_unknown_name_is_refused_even_with_a_proof_that_fits() -> None:
+    class Guessed(AgentAuthenticator):
+        def _mock_verifier(self, user: str) -> scram.Verifier:
+            return scram.derive("pencil", self._salt(user))
+
+    async with listening(as_a_server(Guessed(AGENTS))) as port:
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            await psycopg.AsyncConnection.connect(host="127.0.0.1", port=port, user="nobody", password="pencil")
+
+
 async def test_a_client_that_leaves_half_way_does_not_lock_the_others_out() -> None:
     authenticator = AgentAuthenticator(AGENTS)
     first = asyncio.ensure_future(authenticator.prepare())

@@ -173,7 +173,7 @@ def test_one_message_in_one_chunk_is_not_copied() -> None:
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 0x80000000, 0xFFFFFFFF])
 @pytest.mark.parametrize("tag", ["Q", "d"])
 def test_an_impossible_length_is_a_violation(length: int, tag: str) -> None:
-    with pytest.raises(ProtocolViolation) as caught:
+    with pytest.raises(ProtocolViolation, match="invalid length") as caught:
         frontend().feed(tag.encode() + length.to_bytes(4, "big"))
     assert caught.value.sqlstate == "08P01"
 
