@@ -25,8 +25,7 @@ Invariants, each with a test:
 2. Effects count wherever they stand: in a CTE, under EXPLAIN, PREPARE, COPY, CREATE SCHEMA, a rule.
 3. Where lexer and grammar disagree about boundaries the answer is unknown.
 4. No string constant appears in `normalized`, and reasons quote names but never constants.
-5. `constant_free` is true only if no constant in the text could change any field of the answer but its own
-kind.
+5. `constant_free` is true only if no constant of the text could change what the answer says.
 
 What it must not know: sockets, sessions, policies, approvals, the clock. Rejected: sqlglot alone (17 % of the
 suites' statements are an opaque `Command` to it), a deny-list of roots (a new statement would pass), pgparse

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from classifier import relations, settings
-from classifier.functions import Effect, dangerous
+from classifier.functions import EXACT, Effect
 from classifier.model import ActionClass
 from classifier.restriction import has_pattern, is_restricting
 from classifier.walk import Handler, Tree, Walk, relation_name, strings
@@ -139,10 +139,9 @@ def _column(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
         walk.has_star = True
     names = strings(fields)
     walk.columns.update(names[-1:])
-    walk.row_names.update(names)
     # `u.f` calls f(u) where u has no column f ("Using Composite Types in Queries")
     if len(names) > 1:
-        walk.effect(dangerous(names[-1]), names[-1])
+        walk.effect(EXACT.get(names[-1]), names[-1])
     return None
 
 
@@ -152,7 +151,7 @@ def _indirection(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
         walk.has_star = True
     for name in strings(items):
         walk.columns.add(name)
-        walk.effect(dangerous(name), name)
+        walk.effect(EXACT.get(name), name)
     return None
 
 

@@ -138,20 +138,21 @@ _WRITES: Final = {"setval": Effect(ActionClass.WRITE, "setval", "sets a sequence
 _KNOWN: Final = frozenset(f"{builtins.IMMUTABLE}{builtins.STABLE}{builtins.VOLATILE}".split())
 _VOLATILE: Final = frozenset(builtins.VOLATILE.split())
 HARMLESS: Final = frozenset(_HARMLESS.split())
-_EXACT: Final[dict[str, Effect]] = dict(_WRITES)
+# functions whose name alone tells what they do
+EXACT: Final[dict[str, Effect]] = dict(_WRITES)
 _PREFIXES: Final[list[tuple[str, Effect]]] = []
 for _cls, _verb, _detail, _names in _DANGEROUS:
     for _name in _names.split():
         if _name.endswith("*"):
             _PREFIXES.append((_name[:-1], Effect(_cls, _verb, _detail)))
         else:
-            _EXACT[_name] = Effect(_cls, _verb, _detail)
+            EXACT[_name] = Effect(_cls, _verb, _detail)
 _OWN_SCHEMAS: Final = ("pg_catalog", "information_schema")
 
 
 def dangerous(name: str) -> Effect | None:
     """The effect of a function whose name alone is enough to tell, in whatever schema it stands."""
-    effect = _EXACT.get(name)
+    effect = EXACT.get(name)
     if effect is None:
         for prefix, family in _PREFIXES:
             if name.startswith(prefix):

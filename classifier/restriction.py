@@ -30,7 +30,7 @@ def is_restricting(where: Tree | None) -> bool:
             continue
         if kind == "A_Expr" and _compares_with_itself(node):
             continue
-        if kind == "A_Expr" and node.get("kind") in ("AEXPR_LIKE", "AEXPR_ILIKE") and _matches_all(node):
+        if kind == "A_Expr" and _is_match(node) and _matches_all(node):
             continue
         if kind == "CurrentOfExpr" or reads_column(node):
             return True
@@ -38,12 +38,12 @@ def is_restricting(where: Tree | None) -> bool:
 
 
 def has_pattern(tree: Any) -> bool:
-    """Whether a constant pattern takes part, so that the answer depends on a constant."""
+    """Whether a pattern takes part, so that the answer depends on a constant."""
     pending = [tree]
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
-            if node.get("kind") in ("AEXPR_LIKE", "AEXPR_ILIKE"):
+            if _is_match(node):
                 return True
             pending.extend(node.values())
         elif isinstance(node, list):
@@ -52,17 +52,29 @@ def has_pattern(tree: Any) -> bool:
 
 
 def reads_column(tree: Any) -> bool:
-    """Whether a column or a subquery takes part in an expression."""
+    """Whether a named column takes part in an expression."""
     pending = [tree]
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
-            if "ColumnRef" in node or "SubLink" in node:
+            column = node.get("ColumnRef")
+            if column is not None and any("String" in item for item in column.get("fields", [])):
                 return True
             pending.extend(node.values())
         elif isinstance(node, list):
             pending.extend(node)
     return False
+
+
+def _is_match(node: Tree) -> bool:
+    if node.get("kind") in ("AEXPR_LIKE", "AEXPR_ILIKE", "AEXPR_SIMILAR"):
+        return True
+    return node.get("kind") == "AEXPR_OP" and _operator(node).lstrip("!").startswith("~")
+
+
+def _operator(node: Tree) -> str:
+    names = node.get("name", [])
+    return str(names[-1].get("String", {}).get("sval", "")) if names else ""
 
 
 def _only(item: Tree) -> tuple[str, Tree]:
@@ -74,9 +86,9 @@ def _only(item: Tree) -> tuple[str, Tree]:
 
 def _matches_all(node: Tree) -> bool:
     value = _bare(node.get("rexpr")).get("A_Const", {}).get("sval", {}).get("sval")
-    names = node.get("name", [])
-    negated = any(item.get("String", {}).get("sval", "").startswith("!") for item in names)
-    return value is not None and not negated and not value.strip("%")
+    if value is None or _operator(node).startswith("!"):
+        return False
+    return not value.strip("%") or value.strip("^$()") in ("", ".*", ".")
 
 
 def _compares_with_itself(node: Tree) -> bool:

@@ -73,22 +73,22 @@ def judge(name: str, value: str | None) -> Effect | None:
     `value` is None when it cannot be told, or goes back to a default that is not known here.
     """
     if name in ROLE_SETTINGS:
-        return Effect(ActionClass.ROLE, "set_role", f"changes {name}")
+        return Effect(ActionClass.ROLE, "set_role", "changes whom the session acts as")
     harmless = _GUARDS.get(name)
     if harmless is not None:
         if value is not None and value.strip().lower() in harmless:
             return None
-        return _session(name)
+        return _session()
     if name == "client_encoding":
         if value is not None and _plain_encoding(value) in _ENCODINGS:
             return None
-        return _session(name)
+        return _session()
     if "." in name:
-        return _session(name) if name.startswith(_GUARDED_EXTENSIONS) else None
+        return _session() if name.startswith(_GUARDED_EXTENSIONS) else None
     if name in _USER or name in _SPECIAL or name in _HARMLESS_SUPERUSER:
         return None
     if name in _OTHER:
-        return _session(name)
+        return _session()
     detail = f"{name[:63]} is not a setting this classifier knows"
     return Effect(ActionClass.UNKNOWN, "unknown_setting", detail)
 
@@ -98,5 +98,5 @@ def _plain_encoding(value: str) -> str:
     return "".join(c for c in value.lower() if c.isascii() and c.isalnum())
 
 
-def _session(name: str) -> Effect:
-    return Effect(ActionClass.SESSION, "set_guard", f"changes {name}, which guards the session or the server")
+def _session() -> Effect:
+    return Effect(ActionClass.SESSION, "set_guard", "changes a setting that guards the session or the server")

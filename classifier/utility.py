@@ -21,6 +21,11 @@ _NAME_FIELDS: Final = (
     *("pubname", "subname", "trigname", "amname", "conditionname", "portalname", "orig_tablespacename"),
 )
 _NAME_LISTS: Final = ("funcname", "defnames", "typeName", "domainname", "opclassname", "opfamilyname", "dictname")
+_TRANSACTION_TAGS: Final = {
+    "START": "START TRANSACTION",
+    "ROLLBACK TO": "ROLLBACK",
+    "PREPARE": "PREPARE TRANSACTION",
+}
 _OFF: Final = frozenset({"off", "false", "no", "0"})
 
 
@@ -36,6 +41,9 @@ def _object(kind: str, tree: Tree) -> tuple[str | None, bool]:
         names = strings(tree[field]) if isinstance(tree.get(field), list) else []
         if names:
             return ".".join(names), names[0].startswith("pg_temp")
+    role = tree.get("role") or tree.get("user")
+    if isinstance(role, dict):
+        return role.get("rolename"), False
     for field in _NAME_FIELDS:
         if isinstance(tree.get(field), str):
             return tree[field], False
@@ -107,7 +115,7 @@ def _set(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     kind = tree.get("kind")
     name = str(tree.get("name", "")).lower()
     if kind == "VAR_RESET_ALL":
-        walk.tag = "RESET"
+        walk.set_tag("RESET")
         walk.settings["*"] = None
         walk.add(C.READ, "reset_all")
         return None
@@ -121,7 +129,7 @@ def _set(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
         if values and all(v is not None for v in values):
             value = ", ".join(v for v in values if v is not None)
     elif kind == "VAR_RESET":
-        walk.tag = "RESET"
+        walk.set_tag("RESET")
     effect = settings.judge(name, value)
     if effect is None:
         walk.add(C.READ, "reset" if kind == "VAR_RESET" else "set", name)
@@ -151,10 +159,9 @@ def _discard(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
 
 def _transaction(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     words = str(tree.get("kind", "")).removeprefix("TRANS_STMT_").replace("_", " ")
-    walk.tag = {"START": "START TRANSACTION", "ROLLBACK TO": "ROLLBACK", "PREPARE": "PREPARE TRANSACTION"}.get(
-        words, words
-    )
-    walk.add(C.TRANSACTION, walk.tag.lower().replace(" ", "_"))
+    tag = _TRANSACTION_TAGS.get(words, words)
+    walk.set_tag(tag)
+    walk.add(C.TRANSACTION, tag.lower().replace(" ", "_"))
     return None
 
 
@@ -189,7 +196,7 @@ def _deallocate(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
 
 def _vacuum(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     if not tree.get("is_vacuumcmd"):
-        walk.tag = "ANALYZE"
+        walk.set_tag("ANALYZE")
         walk.add(C.READ, "analyze")
     elif _option(tree.get("options", []), "full"):
         walk.add(C.MAINTENANCE, "vacuum_full", None, "VACUUM FULL rewrites tables under an exclusive lock")
@@ -225,7 +232,7 @@ def _procedure(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
 
 def _grant(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     revoke = not tree.get("is_grant")
-    walk.tag = "REVOKE" if revoke else "GRANT"
+    walk.set_tag("REVOKE" if revoke else "GRANT")
     names = [walk.relation(item["RangeVar"]) for item in tree.get("objects", []) if "RangeVar" in item]
     detail = "revokes privileges" if revoke else "grants privileges"
     walk.add(C.GRANT, "revoke" if revoke else "grant", ", ".join(names) or None, detail)
@@ -234,7 +241,7 @@ def _grant(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
 
 def _grant_role(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     revoke = not tree.get("is_grant")
-    walk.tag = "REVOKE ROLE" if revoke else "GRANT ROLE"
+    walk.set_tag("REVOKE ROLE" if revoke else "GRANT ROLE")
     roles = [item.get("AccessPriv", {}).get("priv_name", "") for item in tree.get("granted_roles", [])]
     verb = "revoke_role" if revoke else "grant_role"
     walk.add(C.ROLE, verb, ", ".join(roles) or None, "changes membership in a role")
@@ -249,7 +256,7 @@ def _default_privileges(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
 def _alter_table(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     relation = tree.get("relation", {})
     word = object_word(str(tree.get("objtype", "OBJECT_TABLE")))
-    walk.tag = f"ALTER {word}"
+    walk.set_tag(f"ALTER {word}")
     name = walk.target(relation)
     verb = "alter_" + word.lower().replace(" ", "_")
     walk.add(C.DDL, f"temp_{verb}" if is_temporary(relation) else verb, name, f"changes a {word.lower()}")
@@ -264,7 +271,7 @@ def _alter_table(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
 
 def _drop(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     word = object_word(str(tree.get("removeType", "")))
-    walk.tag = f"DROP {word}"
+    walk.set_tag(f"DROP {word}")
     names = []
     for item in tree.get("objects", []):
         parts = strings(item.get("List", {}).get("items", [])) if "List" in item else strings([item])
@@ -291,7 +298,7 @@ def _create_table_as(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     relation = tree.get("into", {}).get("rel", {})
     word = object_word(str(tree.get("objtype", "OBJECT_TABLE")))
     if word == "MATERIALIZED VIEW":
-        walk.tag = "CREATE MATERIALIZED VIEW"
+        walk.set_tag("CREATE MATERIALIZED VIEW")
     verb = "create_table_as" if word == "TABLE" else "create_materialized_view"
     walk.add(
         C.DDL,
@@ -319,7 +326,7 @@ def _with_word(kind: str, field: str, verb: str) -> Handler:
     def handle(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
         assert meaning.cls is not None
         word = object_word(str(tree.get(field, "")))
-        walk.tag = f"{verb} {word}".strip()
+        walk.set_tag(f"{verb} {word}".strip())
         name, temporary = _object(kind, tree)
         if name is None:
             held = tree.get("object", {})

@@ -51,10 +51,10 @@ class Walk:
         self.prepared: Statement | None = None
         self.deallocates: str | None = None
         self.tag = ""
+        self._visited = 0
         self.constants_matter = False
-        # names and columns read, for the relations that hold secrets
+        # last names of column references, for the relations that hold secrets
         self.columns: set[str] = set()
-        self.row_names: set[str] = set()
         self.has_star = False
         self.reads_naturally = False
         self.secrets_read: dict[str, set[str]] = {}  # relation -> the names its rows go by
@@ -84,6 +84,7 @@ class Walk:
                 self.unknown(f"{kind} is not a node this classifier knows")
                 continue
             self.visible = visible
+            self._visited += 1
             meaning = STATEMENTS.get(kind)
             if meaning is not None:
                 self._statement(kind, tree)
@@ -150,6 +151,11 @@ class Walk:
         self.actions[Action(cls, verb, object_, detail)] = None
         if detail:
             self.reasons[f"{object_}: {detail}" if object_ else detail] = None
+
+    def set_tag(self, tag: str) -> None:
+        """Names the command, if it is the statement itself that is being looked at and not a part of it."""
+        if self._visited == 1:
+            self.tag = tag
 
     def effect(self, effect: Effect | None, object_: str | None = None) -> None:
         """Notes what a table of effects said, if it said anything."""
@@ -231,7 +237,7 @@ class Walk:
                 or self.reads_naturally
                 or secret in self.columns
                 or not aliases
-                or aliases & self.row_names
+                or aliases & self.columns  # a whole row
             ):
                 self.add(ActionClass.EXPORT, "read_secret", name, f"may read {secret}, which holds secrets")
 
