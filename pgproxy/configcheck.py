@@ -1,0 +1,194 @@
+"""Checks of a configuration that look at several keys at once, or at what this version can do. Pure.
+
+Each answer names the key to blame and says in one sentence why, and where possible what to do instead.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from pgproxy.document import Place
+from pgproxy.dsn import Dsn
+
+if TYPE_CHECKING:
+    from pgproxy.config import Agent, Settings
+
+Finding = tuple[Place, str]
+
+TOKEN_MIN_CHARACTERS = 20
+# A verifier as PostgreSQL keeps it ("pg_authid", rolpassword): SCRAM-SHA-256$iterations:salt$stored:server
+_VERIFIER = re.compile(r"SCRAM-SHA-256\$[1-9][0-9]*:[A-Za-z0-9+/=]+\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=")
+
+
+def problems_of(settings: Settings) -> list[Finding]:
+    """Everything wrong, in the order of the contract's keys."""
+    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+        _not_in_this_version,
+        _listeners,
+        _upstream,
+        _names,
+        _agents,
+        _reviewers,
+        _store,
+    )
+    return [finding for check in checks for finding in check(settings)]
+
+
+def is_verifier(password: str) -> bool:
+    """Whether a password is kept as a SCRAM-SHA-256 verifier."""
+    return password.startswith("SCRAM-SHA-256$")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a listener on `host`. A name other than localhost may be anything."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def same_person(one: str, other: str) -> bool:
+    """Whether two names would be taken for one by a person reading them."""
+    return _folded(one) == _folded(other)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).strip().casefold()
+
+
+def _not_in_this_version(settings: Settings) -> Iterator[Finding]:
+    if settings.tls.mode != "disable":
+        yield ("tls", "mode"), "TLS towards agents is not in this version; only `disable` can be kept"
+    for name in ("cert", "key", "client_ca"):
+        if getattr(settings.tls, name) is not None:
+            yield ("tls", name), "TLS towards agents is not in this version, so this file would go unused"
+    if settings.api.tls is not None:
+        yield ("api", "tls"), "TLS for the API is not in this version; listen on loopback behind a TLS proxy"
+    if settings.api.oidc is not None:
+        yield ("api", "oidc"), "OIDC is not in this version; reviewers have tokens"
+    if settings.policy is not None:
+        yield ("policy",), "policy files are not in this version; leave it out, the built-in default applies"
+    if settings.upstream.observer is not None:
+        yield ("upstream", "observer"), "the catalog is not in this version, so nothing would log in as the observer"
+
+
+def _listeners(settings: Settings) -> Iterator[Finding]:
+    if not is_loopback(settings.api.listen.host) and settings.api.tls is None and not settings.api.behind_proxy:
+        yield (
+            ("api", "listen"),
+            "tokens and SQL would cross the network in the clear: listen on loopback, or declare a TLS proxy "
+            "in front with api.behind_proxy: true",
+        )
+    if settings.listen.port == 0 and settings.workers > 1:
+        yield ("listen",), "several workers cannot share a port chosen by chance (port 0)"
+    if settings.listen.port and settings.listen == settings.api.listen:
+        yield ("api", "listen"), "is the agents' address already (listen)"
+
+
+def _upstream(settings: Settings) -> Iterator[Finding]:
+    dsn = settings.upstream.dsn
+    if dsn.sslmode not in ("disable", "allow", "prefer") or dsn.sslrootcert:
+        yield (
+            ("upstream", "dsn"),
+            "TLS towards the server is not in this version: use sslmode=disable or prefer (plaintext), "
+            "or a Unix socket",
+        )
+    if dsn.password is not None and is_verifier(dsn.password.get_secret_value()):
+        yield ("upstream", "dsn"), "a verifier cannot log in; the server needs the password itself"
+    if dsn.password is not None and dsn.user is None:
+        yield ("upstream", "dsn"), "has a password without a user"
+
+
+def _names(settings: Settings) -> Iterator[Finding]:
+    """Nobody decides their own request: that rests on names, so no two may be mistaken for each other."""
+    agents = {_folded(agent.name): index for index, agent in enumerate(settings.agents)}
+    for index, agent in enumerate(settings.agents):
+        if agents[_folded(agent.name)] != index:
+            yield ("agents", index, "name"), f"agent {agent.name!r} appears twice"
+        if agent.owner is not None and _folded(agent.owner) in agents:
+            yield ("agents", index, "owner"), f"{agent.owner!r} is an agent; an owner is a person"
+    default_owner = settings.auth.default_owner
+    if default_owner is not None and _folded(default_owner) in agents:
+        yield ("auth", "default_owner"), f"{default_owner!r} is an agent; an owner is a person"
+    owners = [agent.owner for agent in settings.agents] + [default_owner]
+    seen: dict[str, int] = {}
+    for index, reviewer in enumerate(settings.reviewers):
+        place = ("reviewers", index, "name")
+        if _folded(reviewer.name) in agents:
+            yield place, f"{reviewer.name!r} is an agent, and agents never approve"
+        if seen.setdefault(_folded(reviewer.name), index) != index:
+            yield place, f"reviewer {reviewer.name!r} appears twice"
+        for owner in owners:
+            if owner is not None and owner != reviewer.name and same_person(owner, reviewer.name):
+                yield place, f"is an owner spelled differently ({owner!r}): they could approve their own requests"
+                break
+
+
+def _agents(settings: Settings) -> Iterator[Finding]:
+    broker = settings.auth.mode == "broker"
+    if broker and not settings.agents:
+        yield ("agents",), "auth.mode is broker and nobody may connect: list the agents"
+    if broker and settings.auth.default_owner is not None:
+        yield ("auth", "default_owner"), "is for auth.mode passthrough; in broker mode each agent names its owner"
+    for index, agent in enumerate(settings.agents):
+        check = _broker_agent if broker else _passthrough_agent
+        for key, reason in check(agent, settings.upstream.dsn):
+            yield ("agents", index, *key), reason
+
+
+def _broker_agent(agent: Agent, upstream: Dsn) -> Iterator[Finding]:
+    if agent.owner is None:
+        yield ("owner",), f"agent {agent.name!r} needs an owner: who may never approve its requests?"
+    if agent.password is None:
+        yield ("password",), f"agent {agent.name!r} needs a password (or its SCRAM-SHA-256 verifier)"
+    elif not agent.password.get_secret_value():
+        yield ("password",), "is empty"
+    elif is_verifier(agent.password.get_secret_value()) and not _VERIFIER.fullmatch(agent.password.get_secret_value()):
+        yield ("password",), "is not a whole verifier (SCRAM-SHA-256$iterations:salt$stored:server)"
+    if agent.upstream is None and upstream.user is None:
+        yield ("upstream",), f"says with which credentials agent {agent.name!r} logs in (or put them in upstream.dsn)"
+    if agent.upstream and agent.upstream.password and is_verifier(agent.upstream.password.get_secret_value()):
+        yield ("upstream", "password"), "a verifier cannot log in; the server needs the password itself"
+    if agent.databases is not None and not agent.databases:
+        yield ("databases",), f"is empty, so agent {agent.name!r} could connect to nothing; leave it out for all"
+
+
+def _passthrough_agent(agent: Agent, _: Dsn) -> Iterator[Finding]:
+    for key in ("password", "upstream"):
+        if getattr(agent, key) is not None:
+            yield (key,), "has no effect: auth.mode is passthrough, so the server itself authenticates the client"
+    if agent.databases is not None and not agent.databases:
+        yield ("databases",), f"is empty, so agent {agent.name!r} could connect to nothing; leave it out for all"
+
+
+def _reviewers(settings: Settings) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for index, reviewer in enumerate(settings.reviewers):
+        place = ("reviewers", index, "token")
+        if reviewer.token is None:
+            yield place, f"reviewer {reviewer.name!r} needs a token, there being no other way to log in yet"
+            continue
+        token = reviewer.token.get_secret_value()
+        if len(token) < TOKEN_MIN_CHARACTERS:
+            yield place, f"is shorter than {TOKEN_MIN_CHARACTERS} characters, so it could be guessed"
+        if not token.isascii() or not token.isprintable() or " " in token:
+            yield place, "holds characters that an HTTP header cannot carry"
+        other = seen.setdefault(token, reviewer.name)
+        if other != reviewer.name:
+            yield place, f"is the token of {other!r} too"
+        if not reviewer.roles:
+            yield ("reviewers", index, "roles"), "is empty, so this token would open nothing"
+
+
+def _store(settings: Settings) -> Iterator[Finding]:
+    """The same server is seen only where it is spelled the same; `pgproxy.app` compares the clusters themselves."""
+    if settings.store.dsn is None:
+        return
+    store, upstream = Dsn.parse(settings.store.dsn.get_secret_value()), settings.upstream.dsn
+    places = [("127.0.0.1" if dsn.host == "localhost" else dsn.host, dsn.port) for dsn in (store, upstream)]
+    if places[0] == places[1]:
+        yield ("store", "dsn"), "is the upstream's server: the audited must not reach the evidence"
