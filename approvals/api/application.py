@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from approvals.ports import AuditReader, Classifier, MetricsText, Readiness, SessionDirectory
     from approvals.store import Pool
     from approvals.wakeups import Wakeups
+
+log = logging.getLogger("pgproxy.approvals")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +45,20 @@ def create_app(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with asyncio.TaskGroup() as tasks:
-            following = tasks.create_task(stream.run())
-            try:
-                yield
-            finally:
-                stream.close()
-                following.cancel()
+        following = asyncio.get_running_loop().create_task(stream.run())
+        following.add_done_callback(_note_end)
+        try:
+            yield
+        finally:
+            stream.close()
+            following.cancel()
+            await asyncio.wait({following})
+
+    def _note_end(following: asyncio.Task[None]) -> None:
+        if not following.cancelled():
+            # Clients that are told nothing any more must not believe that nothing happens.
+            log.error("event stream ended by itself", exc_info=following.exception())
+            stream.close()
 
     app = FastAPI(
         title="pgproxy",

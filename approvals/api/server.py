@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,13 +94,17 @@ async def serve(
         ssl_keyfile=key,
     )
     server = _Server(config)
-    async with app.router.lifespan_context(app), asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(server.serve(sockets=[sock]))
-        listening = tasks.create_task(server.listening.wait())
-        await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
-        listening.cancel()
-        try:
-            yield RunningServer(address[0], address[1])
-        finally:
-            app.state.stream.close()
-            server.should_exit = True
+    # No TaskGroup: it would wrap what the block raises in a group, and abort requests that are running.
+    loop = asyncio.get_running_loop()
+    with closing(sock):
+        async with app.router.lifespan_context(app):
+            serving = loop.create_task(server.serve(sockets=[sock]))
+            listening = loop.create_task(server.listening.wait())
+            try:
+                await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+                yield RunningServer(address[0], address[1])
+            finally:
+                listening.cancel()
+                app.state.stream.close()
+                server.should_exit = True
+                await serving

@@ -442,3 +442,27 @@ async def test_an_address_in_use_is_an_error_and_not_the_end_of_the_process(app:
         with pytest.raises(OSError, match="in use"):
             async with serve(app, "127.0.0.1", server.port):
                 pass
+
+
+async def test_leaving_by_an_error_ends_the_server_and_keeps_the_error(app: FastAPI) -> None:
+    with pytest.raises(LookupError, match="ours"):
+        async with serve(app, "127.0.0.1", 0) as server:
+            raise LookupError("ours")
+    async with serve(app, "127.0.0.1", server.port):
+        pass  # the port is free again
+
+
+async def test_a_stream_whose_reader_died_ends_instead_of_staying_silent(
+    app: FastAPI, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> None:
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(app.state.stream, "run", broken)
+    async with (
+        serve(app, "127.0.0.1", 0) as server,
+        httpx.AsyncClient(headers=bearer(DAVE)) as client,
+        client.stream("GET", f"http://127.0.0.1:{server.port}/v1/approvals/events") as response,
+    ):
+        with pytest.raises(EOFError):
+            await Events(response.aiter_lines()).next()
