@@ -117,9 +117,7 @@ async def migrate(pool: Pool, component: str, directory: Traversable | Path) -> 
     """
     migrations = read_migrations(directory)
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(
-            "SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK, timeout=MIGRATION_TIMEOUT_S
-        )
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK, timeout=MIGRATION_TIMEOUT_S)
         await connection.execute(_MIGRATIONS_TABLE)
         applied = await connection.fetch(
             "SELECT number, name, sha256 FROM public.pgproxy_migrations WHERE component = $1 ORDER BY number",
@@ -132,8 +130,7 @@ async def migrate(pool: Pool, component: str, directory: Traversable | Path) -> 
             except asyncpg.PostgresError as error:
                 raise MigrationError(f"{component} migration {migration} failed: {error}") from error
             await connection.execute(
-                "INSERT INTO public.pgproxy_migrations (component, number, name, sha256) "
-                "VALUES ($1, $2, $3, $4)",
+                "INSERT INTO public.pgproxy_migrations (component, number, name, sha256) VALUES ($1, $2, $3, $4)",
                 component,
                 migration.number,
                 migration.name,

@@ -159,11 +159,15 @@ def template_database(postgres_server: Any) -> str:
 async def database(postgres_server: Any, template_database: str) -> AsyncIterator[str]:
     """The DSN of a database of this test's own."""
     name = f"approvals_{next(_numbers)}"
-    admin = await asyncpg.connect(postgres_server.get_uri())
+    await _administer(postgres_server, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    yield postgres_server.get_uri(database=name)
+    await _administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _administer(server: Any, command: str) -> None:
+    admin = await asyncpg.connect(server.get_uri())
     try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
-        yield postgres_server.get_uri(database=name)
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.execute(command)
     finally:
         await admin.close()
 

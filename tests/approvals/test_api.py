@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from approvals.api import Services, create_app, serve
 from approvals.api.schemas import Approval
 from approvals.decisions import decide
+from approvals.outbox import events_after
 from approvals.reviewers import ReviewerSpec
 from tests.approvals.conftest import ADMIN, ALICE, BOB, CAROL, DAVE, REQUEST, ROBOT, Store, request, reviewer
 from tests.approvals.fakes import FakeServices
@@ -466,3 +467,31 @@ async def test_a_stream_whose_reader_died_ends_instead_of_staying_silent(
     ):
         with pytest.raises(EOFError):
             await Events(response.aiter_lines()).next()
+
+
+async def test_what_is_both_replayed_and_queued_is_sent_once(app: FastAPI, store: Store) -> None:
+    stream = app.state.stream
+    await store.gateway.open(request())
+    frames = stream.frames(0)
+    assert b": connected" in await anext(frames)  # attached: what is published from here on is queued
+    events = await events_after(store.pool, 0)
+    stream._publish(await stream._render(events))
+    await store.gateway.open(request())
+    stream._publish(await stream._render(await events_after(store.pool, events[-1].seq)))
+    got = [await anext(frames), await anext(frames)]
+    assert [frame.split(b"\n")[0] for frame in got] == [b"id: 1", b"id: 2"]
+    stream.close()
+    assert [frame async for frame in frames] == []
+
+
+async def test_a_client_too_slow_is_cut_off_and_the_others_go_on(app: FastAPI) -> None:
+    stream = app.state.stream
+    slow, quick = stream.frames(), stream.frames()
+    await anext(slow)
+    await anext(quick)
+    for number in range(1001):
+        stream._publish([(number, b"frame %d" % number)])
+        assert await anext(quick) == b"frame %d" % number
+    assert [frame async for frame in slow] == []
+    assert stream.client_count == 1
+    await quick.aclose()

@@ -34,6 +34,8 @@ async def test_who_is_gone_from_the_configuration_is_locked_out(store: Store) ->
     await sync_reviewers(store.pool, [BOB])
     assert await authenticate(store.pool, CAROL.token) is None
     assert await authenticate(store.pool, BOB.token) is not None
+    await store.pool.execute("UPDATE approvals.reviewers SET disabled = true WHERE name = $1", BOB.name)
+    assert await authenticate(store.pool, BOB.token) is None
     await sync_reviewers(store.pool, [BOB, CAROL])
     assert await authenticate(store.pool, CAROL.token) is not None
 

