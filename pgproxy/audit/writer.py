@@ -101,6 +101,7 @@ class StoreWriter:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._failing = False
 
     @property
     def backlog(self) -> int:
@@ -113,8 +114,9 @@ class StoreWriter:
         return self._refused_unrecorded
 
     @property
-    def is_connected(self) -> bool:
-        return self._store_connection.is_open
+    def is_failing(self) -> bool:
+        """Whether the last attempt to store something failed; an idle writer without a connection is well."""
+        return self._failing
 
     async def start(self) -> None:
         """Begin writing; does not wait for the store, which may come up later."""
@@ -252,6 +254,7 @@ class StoreWriter:
                 if pause_s == _RETRY_FIRST_S:
                     log.warning("audit store did not take a batch: entries=%d error=%s", len(batch), name_of(error))
                 self._put_back(batch)
+                self._failing = True
                 if is_about_the_entries(error):
                     await self._store_singly(len(batch))
                 else:
@@ -262,6 +265,7 @@ class StoreWriter:
                 if pause_s != _RETRY_FIRST_S:
                     log.info("audit store is back: backlog=%d", self._unawaited)
                 pause_s = _RETRY_FIRST_S
+                self._failing = False
 
     def _take(self) -> list[_Item]:
         batch: list[_Item] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from pgproxy.protocol import startup
 from pgproxy.protocol.violation import ProtocolViolation
@@ -35,8 +36,7 @@ class Endpoint(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of asyncio's
         if self._on_connected is not None:
             self._on_connected(self)
 

@@ -154,7 +154,7 @@ class Listener:
         except ProxyError as error:
             _log.log(error.log_level, "start-up refused: sqlstate=%s %s", error.sqlstate, error.__cause__ or "")
             if error.sqlstate in ("08001", "08006"):
-                self._services.metrics.upstream_error("unreachable" if error.sqlstate == "08001" else "lost")
+                self._services.metrics.upstream_error("connect" if error.sqlstate == "08001" else "lost")
             client.write(error_response(error))
         except Exception:
             _log.exception("internal error in start-up")

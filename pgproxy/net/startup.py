@@ -21,7 +21,7 @@ from pgproxy.net import auth
 from pgproxy.net.endpoint import Endpoint
 from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode, is_privileged
-from pgproxy.protocol import backend, startup, tags
+from pgproxy.protocol import backend, frontend, startup, tags
 from pgproxy.protocol.startup import CancelRequest, GSSENCRequest, SSLRequest, StartupMessage
 from pgproxy.protocol.violation import OptionRejected, ProtocolViolation
 from pgproxy.session.settings import Settings, codec_of
@@ -251,8 +251,10 @@ async def _passthrough(client: Endpoint, greeting: Greeting, access: Access, ups
         server.write(_packet(greeting.user, greeting))
         if not await auth.relay_authentication(client, server):
             raise Refused
-        owner = access.owners.get(greeting.user, access.default_owner)
-        return await _greet(client, server, greeting, greeting.user, owner, greeting.user)
+        # The server cuts names at 63 bytes, so a longer one must not stand for somebody else here.
+        user = frontend.truncate_name(greeting.user.encode()).decode("utf-8", "replace")
+        owner = access.owners.get(user, access.default_owner)
+        return await _greet(client, server, greeting, user, owner, user)
     except BaseException:
         server.abort()
         raise

@@ -1,0 +1,135 @@
+"""The control process: HTTP API, expiry of requests, and the trail of what happened to approvals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from approvals.api.application import Services, create_app
+from approvals.api.server import serve
+from approvals.errors import StoreUnavailable
+from approvals.lifecycle import run_expiry
+from approvals.outbox import EventRow, events_after, load_position, pending_count, save_position
+from approvals.wakeups import Wakeups
+from pgproxy import __version__
+from pgproxy.analysis.pool import AnalyserPool
+from pgproxy.app.adapters import ApiAudit, ApiClassifier, ApiMetrics, ApiReadiness, ApiSessions
+from pgproxy.audit.reader import StoreReader
+from pgproxy.audit.records import Decision, Entry, approval_entry
+from pgproxy.audit.writer import StoreWriter
+from pgproxy.channel import Channel
+from pgproxy.config import Settings
+from pgproxy.metrics import ControlMetrics
+from pgproxy.session.ports import AuditUnavailable, Requester
+from pgproxy.store import open_pool
+
+if TYPE_CHECKING:
+    from pgproxy.store import Pool
+
+_log = logging.getLogger("pgproxy.app")
+_TRAIL = "audit"  # this reader's name in the outbox
+_DECISIONS = frozenset(each.value for each in Decision)
+_LOOK_S = 2.0
+_LAST_CALLS_S = 5.0
+
+
+async def run(settings: Settings, channel: Channel, *, node: str) -> None:
+    """Serves until the channel closes or the process is told to stop."""
+    assert settings.store.dsn is not None, "the launcher names the store"
+    store_dsn = settings.store.dsn.get_secret_value()
+    metrics = ControlMetrics()
+    pool = await open_pool(store_dsn)
+    wakeups = Wakeups(store_dsn)
+    audit = StoreWriter(store_dsn, node=node)
+    analysers = AnalyserPool(processes=1)
+    services = Services(
+        pool=pool,
+        wakeups=wakeups,
+        classifier=ApiClassifier(analysers),
+        audit=ApiAudit(StoreReader(pool)),
+        sessions=ApiSessions(channel),
+        metrics=ApiMetrics(metrics),
+        readiness=ApiReadiness(channel),
+        version=__version__,
+    )
+    app = create_app(services)
+    address = settings.api.listen
+    try:
+        await analysers.start()
+        await audit.start()
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(wakeups.run()),
+                tasks.create_task(run_expiry(pool)),
+                tasks.create_task(follow_approvals(pool, wakeups, audit, metrics)),
+            ]
+            async with serve(
+                app,
+                address.host,
+                address.port,
+                certificate=settings.api.tls.cert if settings.api.tls else None,
+                key=settings.api.tls.key if settings.api.tls else None,
+            ):
+                await channel.ready()
+                await channel.stopping()
+            for task in running:
+                task.cancel()
+    finally:
+        await analysers.close()
+        await audit.close(_LAST_CALLS_S)
+        pool.terminate()
+
+
+async def follow_approvals(pool: Pool, wakeups: Wakeups, audit: StoreWriter, metrics: ControlMetrics) -> None:
+    """Every event of the outbox becomes an audit entry and is counted, in order.
+
+    The position is kept after the entry is safe: a crash in between writes an entry a second time rather than not
+    at all. Runs until cancelled.
+    """
+    position: int | None = None
+    with wakeups.subscribe() as changed:
+        while True:
+            try:
+                if position is None:
+                    position = await load_position(pool, _TRAIL)
+                events = await events_after(pool, position)
+                for event in events:
+                    await audit.append(entry_of(event))
+                    position = event.seq
+                    await save_position(pool, _TRAIL, position)
+                    if event.kind == "status":
+                        metrics.approval(event.status)
+                    if event.wait_s is not None:
+                        metrics.approval_wait(event.wait_s)
+                metrics.approvals_pending(await pending_count(pool))
+            except (StoreUnavailable, AuditUnavailable):
+                position = None
+                await asyncio.sleep(1.0)
+                continue
+            if not events:
+                await changed.wait(_LOOK_S)
+
+
+def entry_of(event: EventRow) -> Entry:
+    """The audit entry of one event of an approval: what happened, to whose request, and who had voted by then."""
+    known = {field.name for field in fields(Requester)}
+    statements = event.classification.get("statements", [])
+    classes = dict.fromkeys(action["class"] for statement in statements for action in statement["actions"])
+    decided = event.status if event.kind == "status" and event.status in _DECISIONS else None
+    return approval_entry(
+        time=event.at,
+        approval_id=event.approval_id,
+        event=event.status if event.kind == "status" else event.kind,
+        requester=Requester(**{key: value for key, value in event.requester.items() if key in known}),
+        sha256=event.sha256,
+        fingerprint=event.classification.get("fingerprint"),
+        classes=classes,
+        risk=event.risk,
+        decision=Decision(decided) if decided else None,
+        reviewers=event.reviewers,
+        rule=event.rule,
+        comment=event.detail.get("comment") or event.detail.get("text"),
+        via=event.detail.get("via"),
+    )

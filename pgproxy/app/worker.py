@@ -1,0 +1,183 @@
+"""One data-plane process: everything a session needs, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from typing import Any
+
+import classifier
+from approvals.gateway import Gateway
+from approvals.wakeups import Wakeups
+from classifier.model import Classification, Environment
+from pgproxy.analysis.pool import AnalyserPool
+from pgproxy.app.adapters import Approvals
+from pgproxy.audit.writer import StoreWriter
+from pgproxy.channel import Channel
+from pgproxy.config import AuthMode, Settings
+from pgproxy.metrics import WorkerMetrics
+from pgproxy.net.auth import AgentAuthenticator
+from pgproxy.net.errands import Errands
+from pgproxy.net.listener import Listener, ListenerOptions
+from pgproxy.net.ports import Parking, Services
+from pgproxy.net.startup import Access, AgentAccount
+from pgproxy.net.upstream import Upstream
+from pgproxy.policy import Mode, Policy
+from pgproxy.session.context import Limits
+from pgproxy.store import open_pool
+
+_log = logging.getLogger("pgproxy.app")
+_LAST_CALLS_S = 5.0
+
+
+async def run(settings: Settings, channel: Channel, *, node: str, instance: str, mock_key: bytes) -> None:
+    """Serves sessions until the channel closes or the process is told to stop."""
+    assert settings.store.dsn is not None, "the launcher names the store"
+    store_dsn = settings.store.dsn.get_secret_value()
+    metrics = WorkerMetrics()
+    errands = Errands()
+    audit = StoreWriter(store_dsn, node=node, on_backlog=metrics.audit_backlog)
+    analysers = AnalyserPool(
+        processes=settings.analysers,
+        observe_miss=metrics.classify_miss,
+        count_cache=lambda result: metrics.classify_cache("normalized" if result == "normalised" else result),
+    )
+    pool = await open_pool(store_dsn)
+    wakeups = Wakeups(store_dsn)
+    gateway = Gateway(pool, wakeups, node, instance)
+    access = access_of(settings, mock_key)
+    services = Services(
+        upstream=Upstream(settings.upstream.dsn.host, settings.upstream.dsn.port),
+        approvals=Approvals(gateway),
+        audit=audit,
+        analyzer=analysers,
+        metrics=metrics,
+        errands=errands,
+        parking=Parking(settings.limits.parked),
+    )
+
+    async def cancel_elsewhere(pid: int, secret: bytes) -> None:
+        await channel.call("workers", "cancel", {"pid": pid, "secret": secret.hex()})
+
+    listener = Listener(
+        services,
+        access,
+        policy_of(settings),
+        classify_setting,
+        ListenerOptions(
+            console=console_url(settings),
+            notice=settings.notice,
+            limits=Limits(
+                statement_bytes=settings.limits.statement_bytes,
+                message_bytes=settings.limits.message_bytes,
+                parked_backlog_bytes=settings.limits.parked_backlog_bytes,
+            ),
+            max_sessions=settings.limits.sessions,
+            startup_timeout_s=settings.limits.startup_timeout_s,
+        ),
+        cancel_elsewhere,
+    )
+    _answer_calls(channel, listener, audit, wakeups)
+    sock = listening_socket(settings.listen.host, settings.listen.port)
+    try:
+        await analysers.start()
+        await audit.start()
+        if access.authenticator is not None:
+            await access.authenticator.prepare()
+        async with asyncio.TaskGroup() as background:
+            running = [background.create_task(wakeups.run()), background.create_task(gateway.run())]
+            async with asyncio.TaskGroup() as sessions:
+                await listener.start(sessions, sock)
+                await channel.ready()
+                await channel.stopping()
+                _log.info("stopping: sessions=%d", len(listener.sessions()))
+                await listener.stop()
+            await errands.close(_LAST_CALLS_S)
+            for task in running:
+                task.cancel()
+    finally:
+        await analysers.close()
+        await audit.close(_LAST_CALLS_S)
+        pool.terminate()
+
+
+def _answer_calls(channel: Channel, listener: Listener, audit: StoreWriter, wakeups: Wakeups) -> None:
+    """What the control process and other workers may ask of this one."""
+
+    async def sessions(_: Any) -> Any:
+        return listener.sessions()
+
+    async def end_session(params: Any) -> Any:
+        return listener.end(str(params["id"]))
+
+    async def cancel(params: Any) -> Any:
+        return listener.cancel(int(params["pid"]), bytes.fromhex(params["secret"]))
+
+    async def ready(_: Any) -> Any:
+        problems = []
+        if audit.is_failing:
+            problems.append("the audit store does not take entries: statements are refused")
+        if not wakeups.is_connected:
+            problems.append("the approval store is not connected: privileged statements are refused")
+        return problems
+
+    channel.handle("sessions", sessions)
+    channel.handle("end_session", end_session)
+    channel.handle("cancel", cancel)
+    channel.handle("ready", ready)
+
+
+def access_of(settings: Settings, mock_key: bytes) -> Access:
+    """How clients get in, from the configuration. The salts of all workers come from one `mock_key`."""
+    mode = Mode(settings.mode.value)
+    if settings.auth.mode is AuthMode.PASSTHROUGH:
+        owners = {agent.name: agent.owner for agent in settings.agents if agent.owner is not None}
+        return Access(mode, None, owners=owners, default_owner=settings.auth.default_owner)
+    accounts: dict[str, AgentAccount] = {}
+    secrets: dict[str, str] = {}
+    for agent in settings.agents:
+        assert agent.password is not None and agent.owner is not None, "checked with the configuration"
+        login = agent.upstream
+        user = login.user if login else settings.upstream.dsn.user or agent.name
+        password = login.password if login else settings.upstream.dsn.password
+        accounts[agent.name] = AgentAccount(
+            agent.name,
+            agent.owner,
+            user,
+            password.get_secret_value() if password else None,
+            agent.databases or (),
+        )
+        secrets[agent.name] = agent.password.get_secret_value()
+    return Access(mode, AgentAuthenticator(secrets, mock_key), accounts)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The policy in force."""
+    return Policy(Mode(settings.mode.value), settings.limits.approval_timeout_s)
+
+
+def console_url(settings: Settings) -> str:
+    """Where a reviewer is sent."""
+    scheme = "https" if settings.api.tls else "http"
+    return f"{scheme}://{settings.api.listen}"
+
+
+def classify_setting(text: str) -> Classification:
+    """Start-up settings are short: judged in this process, once a session."""
+    return classifier.classify(text, Environment())
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Bound with SO_REUSEPORT, so that each worker accepts for itself and the kernel spreads the clients."""
+    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+        0
+    ]
+    sock = socket.socket(family, kind, proto)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(address)
+    sock.setblocking(False)
+    return sock
