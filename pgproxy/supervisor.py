@@ -35,7 +35,6 @@ _log = logging.getLogger("pgproxy.supervisor")
 CONTROL, WORKER = "control", "worker"
 
 Command = Callable[[str, int], list[str]]
-OnExit = Callable[[str, int, str], Awaitable[None]]
 
 
 class SupervisorError(Exception):
@@ -75,6 +74,9 @@ class Child:
     @property
     def name(self) -> str:
         return f"{self.role} {self.index}" if self.role == WORKER else self.role
+
+
+OnExit = Callable[[Child], Awaitable[None]]
 
 
 def default_command(role: str, index: int) -> list[str]:
@@ -288,7 +290,7 @@ class Supervisor:
     async def _settle(self, child: Child) -> bool:
         try:
             async with asyncio.timeout(self._timing.on_exit_s):
-                await self._on_exit(child.role, child.index, child.instance)
+                await self._on_exit(child)
         except Exception as error:
             _log.warning("what instance=%s left cannot be settled yet: %s", child.instance, type(error).__name__)
             return False

@@ -49,8 +49,8 @@ def exits() -> Exits:
 async def start(exits: Exits) -> AsyncIterator[Start]:
     running: list[Supervisor] = []
 
-    async def note(role: str, index: int, instance: str) -> None:
-        exits.append((role, index, instance))
+    async def note(child: Child) -> None:
+        exits.append((child.role, child.index, child.instance))
 
     async def start(how: str = "", workers: int = 2, timing: Timing = QUICK, **options: object) -> Supervisor:
         options.setdefault("on_exit", note)
@@ -147,8 +147,8 @@ async def test_settling_is_tried_again_until_the_store_is_back_while_the_success
     attempts: list[str] = []
     store_is_back = False
 
-    async def on_exit(role: str, index: int, instance: str) -> None:
-        attempts.append(instance)
+    async def on_exit(child: Child) -> None:
+        attempts.append(child.instance)
         if not store_is_back:
             raise OSError("store away")
 
