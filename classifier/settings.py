@@ -41,7 +41,7 @@ _ENCODINGS: Final = frozenset(
     ]
 )
 # Superusers' settings that steer only what a session sees of its own work.
-_HARMLESS_SUPERUSER: Final = frozenset(
+HARMLESS_SUPERUSER: Final = frozenset(
     {
         "backtrace_functions",
         "compute_query_id",
@@ -85,7 +85,7 @@ def judge(name: str, value: str | None) -> Effect | None:
         return _session()
     if "." in name:
         return _session() if name.startswith(_GUARDED_EXTENSIONS) else None
-    if name in _USER or name in _SPECIAL or name in _HARMLESS_SUPERUSER:
+    if name in _USER or name in _SPECIAL or name in HARMLESS_SUPERUSER:
         return None
     if name in _OTHER:
         return _session()

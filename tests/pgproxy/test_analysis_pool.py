@@ -1,0 +1,168 @@
+"""The pool under texts that end, stall or flood its processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+
+from classifier import Environment, classify
+from pgproxy.analysis import AnalyserPool
+from pgproxy.session.ports import Analyzer
+
+HERE = Environment()
+SLOW = "select " + " + ".join(["1"] * 150_000)
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[AnalyserPool]:
+    pool = AnalyserPool(processes=2, time_limit_s=2.0)
+    await pool.start()
+    yield pool
+    await pool.close()
+
+
+async def test_it_answers_as_the_classifier_does(pool: AnalyserPool) -> None:
+    port: Analyzer = pool
+    for sql in ("select 1", "copy t to stdout", "prepare p as delete from t", "selec 1", "select $1; set role x", ""):
+        assert await port.analyze(sql, HERE) == classify(sql)
+
+
+async def test_lookup_knows_what_was_analysed() -> None:
+    counted: Counter[str] = Counter()
+    times: list[float] = []
+    pool = AnalyserPool(processes=1, count_cache=lambda r: counted.update([r]), observe_miss=times.append)
+    await pool.start()
+    try:
+        text = "select a from t where b = 1"
+        assert pool.lookup(text, HERE) is None
+        answer = await pool.analyze(text, HERE)
+        assert pool.lookup(text, HERE) == answer
+        assert pool.lookup("select a from t where b = 2", HERE) == answer
+        assert pool.lookup("select a from u where b = 2", HERE) is None
+    finally:
+        await pool.close()
+    assert counted == {"miss": 1, "exact": 1, "normalised": 1}
+    assert len(times) == 1
+
+
+async def test_identical_texts_are_analysed_once() -> None:
+    times: list[float] = []
+    pool = AnalyserPool(processes=2, observe_miss=times.append)
+    await pool.start()
+    try:
+        answers = await asyncio.gather(*(pool.analyze("drop table t", HERE) for _ in range(50)))
+    finally:
+        await pool.close()
+    assert set(answers) == {classify("drop table t")}
+    assert len(times) == 1
+
+
+async def test_a_waiter_that_goes_away_takes_nothing_from_the_others(pool: AnalyserPool) -> None:
+    loop = asyncio.get_running_loop()
+    first = loop.create_task(pool.analyze("select 7 from t", HERE))
+    second = loop.create_task(pool.analyze("select 7 from t", HERE))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second).classes == ("read",)
+
+
+async def test_a_killed_analyser_is_replaced_and_nothing_in_the_queue_is_lost(pool: AnalyserPool) -> None:
+    loop = asyncio.get_running_loop()
+    before = set(pool.process_ids)
+    tasks = [loop.create_task(pool.analyze(f"select a{n} from t", HERE)) for n in range(60)]
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    answers = await asyncio.gather(*tasks)
+    died = [a for a in answers if a.privileged]
+    assert len(died) <= 2
+    assert all(a.reasons == ("its analysis ended an analyser process",) for a in died)
+    assert all(a.classes == ("read",) for a in answers if a not in died)
+    assert not before & set(pool.process_ids)
+    assert (await pool.analyze("select 1", HERE)).classes == ("read",)
+
+
+async def test_lateness_is_unknown_and_not_remembered(pool: AnalyserPool) -> None:
+    answer = await pool.analyze(SLOW, HERE)
+    assert answer.classes == ("unknown",)
+    assert answer.reasons == ("its analysis took longer than 2 s",)
+    assert pool.lookup(SLOW, HERE) is None
+    assert (await pool.analyze("select 1", HERE)).classes == ("read",)
+
+
+async def test_slow_texts_do_not_hold_up_ordinary_ones(pool: AnalyserPool) -> None:
+    loop = asyncio.get_running_loop()
+    slow = [loop.create_task(pool.analyze(f"{SLOW} + {n}", HERE)) for n in range(2)]
+    await asyncio.sleep(0)
+    for number in range(20):
+        assert (await pool.analyze(f"select b{number} from t", HERE)).classes == ("read",)
+    assert not any(task.done() for task in slow)
+    await asyncio.gather(*slow)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select " + "+".join(["1"] * 22_000),
+        "select " + "(" * 100_000 + "1" + ")" * 100_000,
+        "select a" + "[1]" * 20_000,
+        "select 1 " + "+-" * 10_000 + "1",
+        "select 1 " + "- " * 20_000 + "1",
+        "select 1" + "/**/" * 100_000,
+        "select * from " + "(select * from " * 1_900 + "t" + ") x" * 1_900,
+        "select 1" + " union select 1" * 5_000,
+        "select " + "not " * 50_000 + "true",
+        "select " + "case when true then " * 20_000 + "1" + " end" * 20_000,
+        "select 1;" * 100_000,
+        "select '" + "x" * 20_000_000 + "'",
+        "select 1\0",
+        "select '\ud800'",
+    ],
+    ids=lambda text: f"{text[:20]!r}-{len(text)}",
+)
+async def test_hostile_texts_are_answered_and_no_process_dies(pool: AnalyserPool, text: str) -> None:
+    before = pool.process_ids
+    answer = await pool.analyze(text, HERE)
+    assert answer.reasons or not answer.privileged
+    assert pool.process_ids == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select " + " || ".join(f"a{n}" for n in range(300)) + " from t",
+        "select * from a" + "".join(f" join t{n} on a.id = t{n}.id" for n in range(50)),
+        "select * from " + "(select * from " * 20 + "t" + ") x" * 20,
+        "select * from t where " + " and ".join(f"a{n} = {n}" for n in range(300)),
+        "insert into t values " + ", ".join(["(1, 'abcdefghij', 2.5)"] * 20_000),
+        "select * from t where id in (" + ", ".join(str(n) for n in range(5_000)) + ")",
+    ],
+    ids=lambda text: f"{text[:20]!r}-{len(text)}",
+)
+async def test_ordinary_depth_is_not_hostile(pool: AnalyserPool, text: str) -> None:
+    assert not (await pool.analyze(text, HERE)).privileged
+
+
+async def test_without_processes_everything_is_unknown() -> None:
+    pool = AnalyserPool(processes=1)
+    assert (await pool.analyze("select 1", HERE)).classes == ("unknown",)
+    await pool.start()
+    (pid,) = pool.process_ids
+    await pool.close()
+    assert (await pool.analyze("select 1", HERE)).classes == ("unknown",)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_an_analyser_inherits_no_environment(pool: AnalyserPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPROXY_SECRET", "hunter2")
+    os.kill(pool.process_ids[0], signal.SIGKILL)
+    await pool.analyze("select 1", HERE)
+    await pool.analyze("select 2 from t", HERE)
+    for pid in pool.process_ids:
+        with open(f"/proc/{pid}/environ", "rb") as environment:  # noqa: ASYNC230, PTH123 - a test of one file
+            assert b"hunter2" not in environment.read()
