@@ -13,6 +13,7 @@ from classifier.utility import UTILITY
 from classifier.walk import Handler, Walk
 
 HANDLERS: Final[dict[str, Handler]] = {**EFFECTS, **UTILITY}
+MAX_NORMALIZED: Final = 64 * 1024  # characters; it is for people and for grouping
 _DEFAULT: Final = Environment()
 # Statements whose class, relations and reasons cannot hang on a constant unless the walk says so.
 _CONSTANT_FREE: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
@@ -100,7 +101,7 @@ def _classify(sql: str | bytes, environment: Environment) -> Classification:
         privileged=is_privileged(actions),
         risk=assess(actions),
         fingerprint=fingerprint,
-        normalized=without_strings(grammar.normalize(scan.blanked) or scan.blanked),
+        normalized=_shown(without_strings(grammar.normalize(scan.blanked) or scan.blanked)),
         statements=tuple(
             replace(s, prepared=replace(s.prepared, fingerprint=fingerprint)) if s.prepared is not None else s
             for s in statements
@@ -126,6 +127,10 @@ def _with_sqlglot(statement: Statement, text: bytes) -> Statement:
             statement, actions=(*statement.actions, action), reasons=(*statement.reasons, reason), settings=("*",)
         )
     return replace(statement, relations=tuple(dict.fromkeys((*statement.relations, *reading.relations))))
+
+
+def _shown(normalized: str) -> str:
+    return normalized if len(normalized) <= MAX_NORMALIZED else f"{normalized[:MAX_NORMALIZED]} …"
 
 
 def without_strings(normalized: bytes) -> str:

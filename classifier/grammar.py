@@ -27,7 +27,7 @@ _NOT_SYNTAX: Final = (
     "invalid memory alloc",
 )
 _NEAR: Final = re.compile(r' at or near "(.*)"$', re.DOTALL)
-_TOKEN: Final = re.compile(r"[\w$]{1,63}|[^\w\s'\"$]{1,4}", re.ASCII)
+_TOKEN: Final = re.compile(r"\w{1,63}|\$\d{1,5}|[^\w\s'\"$]{1,4}", re.ASCII)
 
 
 class Rejected(Exception):

@@ -17,10 +17,11 @@ def is_restricting(where: Tree | None) -> bool:
         return False
     pending: list[Tree] = [where]
     while pending:
-        kind, node = _only(pending.pop())
+        item = pending.pop()
+        kind, node = _only(item)
         if kind == "BoolExpr" and node.get("boolop") == "OR_EXPR":
             # every alternative must restrict
-            if not all(is_restricting(item) for item in node.get("args", [])):
+            if not all(is_restricting(other) for other in node.get("args", [])):
                 continue
             return True
         if kind == "BoolExpr":
@@ -32,7 +33,7 @@ def is_restricting(where: Tree | None) -> bool:
             continue
         if kind == "A_Expr" and _is_match(node) and _matches_all(node):
             continue
-        if kind == "CurrentOfExpr" or reads_column(node):
+        if kind == "CurrentOfExpr" or reads_column(item):
             return True
     return False
 

@@ -20,22 +20,26 @@ def frame(payload: bytes) -> bytes:
 
 
 def encode_question(text: str, environment: Environment) -> bytes:
-    """A text and what its meaning depends on. Lone surrogates pass through as escapes."""
-    return json.dumps(
+    """A text and what its meaning depends on. The text stays out of the JSON: writing 16 MB of escapes would hold up
+    the loop. Lone surrogates pass through, for the classifier to refuse."""
+    about = json.dumps(
         [
-            text,
             environment.database,
             environment.server_version,
             environment.standard_conforming_strings,
             environment.search_path,
         ]
     ).encode("ascii")
+    return frame(about) + text.encode("utf-8", "surrogatepass")
 
 
 def decode_question(payload: bytes) -> tuple[str, Environment]:
     """The inverse of `encode_question`."""
-    text, database, version, conforming, path = json.loads(payload)
-    return text, Environment(database, version, conforming, None if path is None else tuple(path))
+    (length,) = HEADER.unpack_from(payload)
+    behind = HEADER.size + length
+    database, version, conforming, path = json.loads(payload[HEADER.size : behind])
+    environment = Environment(database, version, conforming, None if path is None else tuple(path))
+    return payload[behind:].decode("utf-8", "surrogatepass"), environment
 
 
 def encode_answer(classification: Classification) -> bytes:

@@ -87,8 +87,13 @@ class AnalyserPool:
 
     async def start(self) -> None:
         """Starts the analysers and waits until each can answer. Raises `AnalyserFailed` when one cannot."""
-        started = await asyncio.gather(*(self._start_analyser() for _ in range(self._processes)))
-        self._analysers = list(started)
+        starts = (self._start_analyser() for _ in range(self._processes))
+        started = await asyncio.gather(*starts, return_exceptions=True)
+        self._analysers = [a for a in started if isinstance(a, _Analyser)]
+        failures = [a for a in started if isinstance(a, BaseException)]
+        if failures:
+            await self.close()
+            raise failures[0]
         loop = asyncio.get_running_loop()
         for slot in range(self._processes):
             task = loop.create_task(self._run(slot), name=f"analyser-{slot}")
@@ -226,6 +231,9 @@ class AnalyserPool:
         except (TimeoutError, AnalyserFailed):
             await analyser.stop()
             raise AnalyserFailed("an analyser did not start") from None
+        except asyncio.CancelledError:
+            await analyser.stop()
+            raise
         return analyser
 
 

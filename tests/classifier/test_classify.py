@@ -126,6 +126,8 @@ def test_a_name_given_up_here_is_left_to_the_session_again() -> None:
     found = classify("prepare p as select 1; deallocate p; execute p")
     assert found.statements[1].deallocates == "p"
     assert found.statements[2].executes == ("p",)
+    assert classify("prepare p as select 1; deallocate all; execute p").statements[2].executes == ("p",)
+    assert classify("prepare p as select 1; discard all; execute p").statements[2].executes == ("p",)
     assert classify("deallocate all").statements[0].deallocates == ""
     assert classify("discard all").statements[0].deallocates == ""
 

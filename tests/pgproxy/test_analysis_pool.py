@@ -12,6 +12,7 @@ import pytest
 
 from classifier import Environment, classify
 from pgproxy.analysis import AnalyserPool
+from pgproxy.analysis.pool import AnalyserFailed
 from pgproxy.session.ports import Analyzer
 
 HERE = Environment()
@@ -166,3 +167,11 @@ async def test_an_analyser_inherits_no_environment(pool: AnalyserPool, monkeypat
     for pid in pool.process_ids:
         with open(f"/proc/{pid}/environ", "rb") as environment:  # noqa: ASYNC230, PTH123 - a test of one file
             assert b"hunter2" not in environment.read()
+
+
+async def test_an_analyser_that_cannot_start_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgproxy.analysis.pool.sys.executable", "/bin/false")
+    pool = AnalyserPool(processes=2)
+    with pytest.raises(AnalyserFailed):
+        await pool.start()
+    assert pool.process_ids == ()
