@@ -137,6 +137,25 @@ def is_postmaster_of(pid: int, data_dir: Path) -> bool:
     return str(data_dir) in shown
 
 
+def is_unreaped(pid: int) -> bool:
+    """Whether a process has ended but is still listed, since nobody has waited for it (no init in a container)."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return not is_alive(pid)
+    return False
+
+
+def processes_in(data_dir: Path) -> list[int]:
+    """The servers and backends of a data directory, by their working directory. Empty where /proc is missing."""
+    found = []
+    home = data_dir.resolve()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cwd").readlink() == home:
+                found.append(int(entry.name))
+    return found
+
+
 def environment() -> dict[str, str]:
     """Ours without libpq's and the server's own variables: a PGDATA or PGPORT lying about means another server."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
