@@ -47,7 +47,7 @@ class AnalyserPool:
     """Implements `pgproxy.session.ports.Analyzer`.
 
     `observe_miss` gets the seconds an analysis took, queue and hop included; `count_cache` the result of a look-up,
-    `exact`, `normalised` or `miss`.
+    `exact`, `normalized` or `miss`.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class AnalyserPool:
             return found
         found = self._cache.find_normal(text, environment)
         if found is not None and self._count_cache is not None:
-            self._count_cache("normalised")
+            self._count_cache("normalized")
         return found
 
     async def analyze(self, text: str, environment: Environment) -> Classification:

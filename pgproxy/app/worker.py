@@ -42,7 +42,7 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
     analysers = AnalyserPool(
         processes=settings.analysers,
         observe_miss=metrics.classify_miss,
-        count_cache=lambda result: metrics.classify_cache("normalized" if result == "normalised" else result),
+        count_cache=metrics.classify_cache,
     )
     pool = await open_pool(store_dsn)
     wakeups = Wakeups(store_dsn)

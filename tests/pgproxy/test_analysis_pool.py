@@ -47,7 +47,7 @@ async def test_lookup_knows_what_was_analysed() -> None:
         assert pool.lookup("select a from u where b = 2", HERE) is None
     finally:
         await pool.close()
-    assert counted == {"miss": 1, "exact": 1, "normalised": 1}
+    assert counted == {"miss": 1, "exact": 1, "normalized": 1}
     assert len(times) == 1
 
 

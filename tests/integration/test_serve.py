@@ -1,0 +1,181 @@
+"""`pgproxy serve` with a configuration file: passthrough, observe mode, expiry, what it refuses to start with."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+import yaml
+
+from pgproxy.dsn import Dsn
+from tests.integration.system import Person, System, clean_environment, eventually, free_port
+
+TOKEN = "a-token-of-more-than-twenty-characters"
+
+
+@contextmanager
+def serving(directory: Path, system: System, **changes: Any) -> Iterator[tuple[str, Person]]:
+    """A proxy before the demo's server, in passthrough mode; gives its DSN (as the superuser) and a reviewer."""
+    upstream = Dsn.parse(system.upstream_dsn)
+    listen, api = free_port(), free_port()
+    document: dict[str, Any] = {
+        "listen": f"127.0.0.1:{listen}",
+        "api": {"listen": f"127.0.0.1:{api}"},
+        "upstream": {"dsn": f"postgresql://{upstream.host}:{upstream.port}"},
+        "auth": {"mode": "passthrough", "default_owner": "alice@example.com"},
+        "reviewers": [{"name": "bob@example.com", "token": {"env": "BOB_TOKEN"}}],
+        "data_dir": str(directory / "data"),
+        **changes,
+    }
+    config = directory / "pgproxy.yaml"
+    config.write_text(yaml.safe_dump(document))
+    with (directory / "out").open("w") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pgproxy", "serve", "--config", str(config)],
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env=clean_environment() | {"BOB_TOKEN": TOKEN},
+        )
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{api}", headers=headers, timeout=20) as client:
+
+            def ready() -> bool:
+                assert process.poll() is None, (directory / "out").read_text()
+                try:
+                    return client.get("/readyz").status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            eventually(ready, "pgproxy serve is ready")
+            dsn = upstream.model_copy(update={"host": "127.0.0.1", "port": listen}).uri()
+            yield dsn, Person("bob@example.com", client)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, (directory / "out").read_text()
+
+
+def test_passthrough_parks_and_the_server_authenticates(system: System, tmp_path: Path) -> None:
+    with serving(tmp_path, system) as (dsn, reviewer):
+        done = system.run_psql("-At", "-c", "select current_user", dsn=dsn)
+        assert done.stdout == "postgres\n", done.stderr
+        wrong = Dsn.parse(dsn).model_copy(update={"password": None}).uri().replace("postgres@", "postgres:wrong@")
+        refused = system.run_psql("-c", "select 1", dsn=wrong)
+        assert 'password authentication failed for user "postgres"' in refused.stderr
+        psql = system.start_psql("-c", "create role passed_through", dsn=dsn)
+        request = reviewer.approve("passed_through")
+        assert request["requester"]["agent"] == "postgres"
+        assert request["requester"]["owner"] == "alice@example.com"
+        assert psql.communicate(timeout=30)[0] == "CREATE ROLE\n"
+
+
+def test_without_an_owner_a_privileged_statement_is_denied(system: System, tmp_path: Path) -> None:
+    with serving(tmp_path, system, auth={"mode": "passthrough"}) as (dsn, _):
+        done = system.run_psql("-At", "-c", "create role nobodys", "-c", "select 'goes on'", dsn=dsn)
+        assert "pgproxy: denied by policy" in done.stderr
+        assert "auth.default_owner" in done.stderr
+        assert done.stdout == "goes on\n"
+        assert system.direct("select count(*) from pg_roles where rolname = 'nobodys'") == "0"
+
+
+def test_expiry_ends_the_wait(system: System, tmp_path: Path) -> None:
+    with serving(tmp_path, system, limits={"approval_timeout_s": 1}) as (dsn, reviewer):
+        done = system.run_psql("-At", "-c", "create role too_late", "-c", "select 'goes on'", dsn=dsn)
+        assert "expired" in done.stderr
+        assert done.stdout == "goes on\n"
+        (request,) = reviewer.approvals(status="expired")
+        assert reviewer.decide(request["id"], "approve").status_code == 409
+        assert system.direct("select count(*) from pg_roles where rolname = 'too_late'") == "0"
+
+
+def test_observe_stops_nothing_and_says_what_it_saw(system: System, tmp_path: Path) -> None:
+    with serving(tmp_path, system, mode="observe") as (dsn, reviewer):
+        done = system.run_psql("-c", "create role observed", "-c", "drop role observed", dsn=dsn)
+        assert (done.stdout, done.stderr) == ("CREATE ROLE\nDROP ROLE\n", "")
+        assert reviewer.approvals() == []
+        entries = [e for e in reviewer.audit(decision="observed") if e["kind"] == "statement"]
+        assert [e["sql"] for e in entries] == ["drop role observed", "create role observed"]
+        assert all("role" in e["classes"] for e in entries)
+
+
+def test_two_workers_share_sessions_and_find_each_others_cancel_keys(system: System, tmp_path: Path) -> None:
+    with serving(tmp_path, system, workers=2) as (dsn, reviewer):
+        for attempt in range(4):  # the kernel spreads connections: some cancel reaches the other worker
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                name = f"cancelled_{attempt}"
+                psql = system.start_psql("-c", f"create role {name}", dsn=dsn)
+                request = reviewer.pending(name)
+                psql.send_signal(signal.SIGINT)
+                assert "canceling statement due to user request" in psql.communicate(timeout=30)[1]
+                reviewer.status(request["id"], "withdrawn")
+                assert connection.execute("select 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"policy": "policy.yaml"}, "policy"),
+        ({"tls": {"mode": "require"}}, "tls"),
+        ({"api": {"listen": "0.0.0.0:8432"}}, "api"),
+        ({"modus": "enforce"}, "modus"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
+    config = tmp_path / "pgproxy.yaml"
+    config.write_text(yaml.safe_dump({"data_dir": str(tmp_path / "data"), **changes}))
+    done = subprocess.run(
+        [sys.executable, "-m", "pgproxy", "serve", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=clean_environment(),
+        check=False,
+    )
+    assert done.returncode == 2
+    assert key in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_store_inside_the_audited_cluster_is_refused(system: System, tmp_path: Path) -> None:
+    config = tmp_path / "pgproxy.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "listen": f"127.0.0.1:{free_port()}",
+                "api": {"listen": f"127.0.0.1:{free_port()}"},
+                "upstream": {"dsn": system.upstream_dsn.rpartition("/")[0].replace("127.0.0.1", "localhost")},
+                "store": {"dsn": system.upstream_dsn},
+                "agents": [
+                    {
+                        "name": "bot",
+                        "owner": "alice@example.com",
+                        "password": "a password",
+                        "upstream": {
+                            "user": "postgres",
+                            "password": Dsn.parse(system.upstream_dsn).password.get_secret_value(),  # type: ignore[union-attr]  # it has one
+                        },
+                    }
+                ],
+                "auth": {"mode": "broker"},
+                "data_dir": str(tmp_path / "data"),
+            }
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pgproxy", "serve", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=clean_environment(),
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "same PostgreSQL cluster" in done.stderr
