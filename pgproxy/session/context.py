@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -49,7 +50,9 @@ class Context:
     statements: Statements = field(default_factory=Statements)
     replies: Replies = field(init=False)
     ended: list[StatementRun] = field(default_factory=list)
-    client_gone: bool = False
+    client_gone: bool = False  # has said goodbye, or sends no more; it may still read
+    client_lost: bool = False  # and does not read any more either
+    abandoned: bool = False  # a statement died with its client: nothing behind it runs either
     segment: int = 0  # Syncs and Queries sent so far
     _statements_seen: int = 0
     _nonces: int = 0
@@ -65,5 +68,7 @@ class Context:
         return f"{self.requester.session_id}-{self._statements_seen}"
 
     def next_nonce(self) -> str:
+        """Each is a secret of its own: other sessions of the same user see one in pg_stat_activity, and whoever
+        knew the next one could make what a substitute relies on not to exist."""
         self._nonces += 1
-        return f"{self.nonce}{self._nonces:x}"
+        return hashlib.sha256(f"{self.nonce} {self._nonces}".encode()).hexdigest()[:24]

@@ -24,7 +24,10 @@ class BackendData:
 
 @dataclass(frozen=True, slots=True)
 class ClientClosed:
-    """The client's connection ended; nothing more can be told to it."""
+    """The client sends no more. `lost`: nor can anything be told to it any more; else it may still read, as a client
+    does that only closed its sending half. Comes once each way, or once for both."""
+
+    lost: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,17 @@ from pgproxy.protocol import frontend, tags
 from pgproxy.protocol.violation import ProtocolViolation
 from pgproxy.session import effects, values
 from pgproxy.session.context import Context
-from pgproxy.session.judgement import Judgement
+from pgproxy.session.judgement import Judgement, may_copy_in
 from pgproxy.session.replies import Expected, ReplyKind
-from pgproxy.session.statements import PendingParse, PreparedStatement
+from pgproxy.session.statements import PreparedStatement
 from pgproxy.session.states import GateState
 from pgproxy.session.units import Unit, UnitKind
+
+# What a message costs in the inbox beside its bytes: messages of five bytes must not add up unseen.
+_MESSAGE_OVERHEAD_BYTES = 100
+# Describes between a Parse and the Bind held with it.
+_MAX_HELD = 8
+_COPY_KINDS = frozenset({tags.COPY_DATA, tags.COPY_DONE, tags.COPY_FAIL})
 
 
 class Gate:
@@ -31,6 +37,7 @@ class Gate:
         self._judgement = judgement
         self._inbox: deque[tuple[int, bytes]] = deque()
         self.inbox_bytes = 0
+        self.terminate_waits = False  # the client has already said goodbye, behind what waits here
         self._arrived_at = 0.0
 
     def take(self, items: list[tuple[int, bytes, int]]) -> None:
@@ -38,37 +45,41 @@ class Gate:
         self._arrived_at = self._.now
         for kind, data, _count in items:
             self._inbox.append((kind, data))
-            self.inbox_bytes += len(data)
-
-    @property
-    def terminate_waits(self) -> bool:
-        """Whether the client has already said goodbye behind what waits here."""
-        return any(kind == tags.TERMINATE for kind, _ in self._inbox)
+            self.inbox_bytes += len(data) + _MESSAGE_OVERHEAD_BYTES
+            if kind == tags.TERMINATE:
+                self.terminate_waits = True
 
     def advance(self) -> None:
-        """Judge and forward until something has to be awaited."""
+        """Judge and forward until something has to be awaited. OPEN afterwards means that more of the client is
+        needed."""
         c = self._
+        if c.abandoned:
+            self._clear()
         while c.state is GateState.OPEN and self._inbox:
             before = len(self._inbox)
             self._step()
             if len(self._inbox) == before and c.state is GateState.OPEN:
-                return  # needs more of the client
-        if c.state is GateState.OPEN and c.client_gone and not self._inbox:
-            c.emit(effects.ToServer(frontend.TERMINATE))
-            c.emit(effects.Close())
-            c.state = GateState.CLOSED
+                return
+
+    def _clear(self) -> None:
+        self._inbox.clear()
+        self.inbox_bytes = 0
 
     def _pop(self) -> bytes:
         _, message = self._inbox.popleft()
-        self.inbox_bytes -= len(message)
+        self.inbox_bytes -= len(message) + _MESSAGE_OVERHEAD_BYTES
         return message
 
     def _step(self) -> None:
         """One message; leaves it in the inbox when it cannot be taken up yet."""
         c = self._
         kind, message = self._inbox[0]
-        if c.replies.skipping and kind not in (tags.SYNC, tags.TERMINATE):
-            self._pop()  # the server would skip it; so nothing of it need be judged
+        if c.replies.skipping and kind not in (tags.SYNC, tags.TERMINATE, tags.COPY_DATA):
+            # The server would skip it; so nothing of it need be judged. CopyData goes on being sent: the beginning
+            # of a message may be out already, and the server would take what comes next for the rest of it.
+            self._pop()
+            return
+        if kind not in _COPY_KINDS and c.replies.copying is not None and not self._past_copy(kind):
             return
         match kind:
             case tags.QUERY:
@@ -81,17 +92,17 @@ class Gate:
                 if self._steady():
                     self._take_bind(message)
             case tags.EXECUTE:
-                self._take_execute(self._pop())
+                self._take_execute(message)
             case tags.FUNCTION_CALL:
                 if self._steady():
                     self._take_function_call(self._pop())
             case tags.DESCRIBE:
                 target = frontend.read_describe(message)
-                name = bytes((target.kind,)) + frontend.truncate_name(target.name)
+                name = bytes((target.kind,)) + self._name(target.name)
                 self._pass(self._pop(), Expected(ReplyKind.DESCRIBE, name=name))
             case tags.CLOSE:
                 target = frontend.read_close(message)
-                name = bytes((target.kind,)) + frontend.truncate_name(target.name)
+                name = bytes((target.kind,)) + self._name(target.name)
                 self._pass(self._pop(), Expected(ReplyKind.CLOSE, name=name))
             case tags.SYNC:
                 _require_empty(message)
@@ -104,18 +115,42 @@ class Gate:
             case tags.COPY_DATA:
                 c.emit(effects.ToServer(self._pop()))
             case tags.COPY_DONE | tags.COPY_FAIL:
-                self._pass(self._pop(), Expected(ReplyKind.COPY_END))
-            case tags.TERMINATE:
+                c.replies.copy_ended()
                 c.emit(effects.ToServer(self._pop()))
-                c.emit(effects.Close())
-                c.state = GateState.CLOSED
+            case tags.TERMINATE:  # the session says it to the server; whatever is behind it was never sent
+                self._clear()
             case _:
                 raise ProtocolViolation(f"message type {chr(kind)!r} does not belong in this phase")
 
     def _steady(self) -> bool:
         """Whether texts and names mean now what they will mean when the server reads them. A statement on its way
         that may change settings or prepared names must have been answered first."""
-        return not self._judgement.barriers or self._judgement.settle() or self._.replies.copy_in
+        return not self._judgement.barriers or self._judgement.settle()
+
+    def _past_copy(self, kind: int) -> bool:
+        """Whether a message may pass while a COPY FROM STDIN is, or may be, under way. A Sync that libpq sends at
+        once with the Execute is kept here instead of being sent to be ignored: had the COPY failed before the server
+        read it, it would be answered."""
+        if kind == tags.TERMINATE:
+            return True
+        if not self._.replies.copy_in:
+            self._judgement.settle()
+            return False
+        if kind not in (tags.SYNC, tags.FLUSH):
+            raise ProtocolViolation(f"unexpected message type 0x{kind:02X} during COPY from stdin")
+        if len(self._inbox) > 1:
+            self._pop()
+        return False
+
+    def _name(self, name: bytes) -> bytes:
+        """The name under which the server keeps a statement or portal. Cut at 63 bytes of the *server's* encoding:
+        where a conversion lies between, two names of the client can be one to the server."""
+        c = self._
+        if not name.isascii() and not c.settings.names_are_exact and c.policy.mode is Mode.ENFORCE:
+            raise ProtocolViolation(
+                "pgproxy: names of statements and portals must be ASCII unless both encodings are UTF8", "0A000"
+            )
+        return frontend.truncate_name(name)
 
     def _pass(self, message: bytes, expected: Expected) -> None:
         self._.replies.sent(expected)
@@ -146,16 +181,17 @@ class Gate:
     def _take_parse(self, message: bytes) -> None:
         c = self._
         parsed = frontend.read_parse(message)
-        name = frontend.truncate_name(parsed.name)
+        name = self._name(parsed.name)
         statement = PreparedStatement(parsed.query, parsed.parameter_types)
         classification = self._judgement.peek(statement.sql)
         if classification is None:
             return
         decision = policy.decide(classification, c.identity, c.policy)
-        expected = Expected(ReplyKind.PARSE, parse=PendingParse(name, statement, c.segment))
         if isinstance(decision, Deny):
             self._pop()
-            self._judgement.begin(self._unit(UnitKind.PARSE, parsed.query, [message], [expected]))
+            unit = self._unit(UnitKind.PARSE, parsed.query, [message], [Expected(ReplyKind.PARSE)])
+            unit.statement_name, unit.prepared = name, statement
+            self._judgement.begin(unit)
             return
         # A text the grammar rejects goes to the server's own parser first, which executes nothing.
         if classification.syntax_error is None and self._judgement.will_park(classification):
@@ -163,7 +199,7 @@ class Gate:
             if held is None:
                 return  # its Bind, or the end of the batch, is still to come
             if held:
-                self._take_held_bind(held, name, statement, expected)
+                self._take_held_bind(held, name, statement)
                 return
         self._pop()
         pending = c.statements.parse_sent(name, statement, c.segment)
@@ -177,26 +213,26 @@ class Gate:
             if position == 0:
                 continue
             if kind == tags.BIND:
-                same = frontend.truncate_name(frontend.read_bind(message).statement) == name
+                same = self._name(frontend.read_bind(message).statement) == name
                 return position + 1 if same else 0
-            if kind == tags.DESCRIBE:
+            if kind == tags.DESCRIBE and position <= _MAX_HELD:
                 target = frontend.read_describe(message)
-                if target.kind == tags.STATEMENT and frontend.truncate_name(target.name) == name:
+                if target.kind == tags.STATEMENT and self._name(target.name) == name:
                     continue
             return 0
         return 0 if self._.client_gone else None
 
-    def _take_held_bind(self, count: int, name: bytes, statement: PreparedStatement, parse: Expected) -> None:
+    def _take_held_bind(self, count: int, name: bytes, statement: PreparedStatement) -> None:
         messages = [self._pop() for _ in range(count)]
-        expected = [parse]
+        expected = [Expected(ReplyKind.PARSE)]
         expected += [Expected(ReplyKind.DESCRIBE, name=b"S" + name) for _ in messages[1:-1]]
         self._begin_bind(messages, expected, frontend.read_bind(messages[-1]), name, statement)
 
     def _take_bind(self, message: bytes) -> None:
         c = self._
         bound = frontend.read_bind(message)
-        name = frontend.truncate_name(bound.statement)
-        if not c.statements.is_settled(name, c.segment) and not self._judgement.settle() and not c.replies.copy_in:
+        name = self._name(bound.statement)
+        if not c.statements.is_settled(name, c.segment) and not self._judgement.settle():
             return
         self._pop()
         candidates = c.statements.candidates(name)
@@ -204,7 +240,7 @@ class Gate:
             self._begin_bind([message], [], bound, name, candidates[0])
             return
         unit = self._unit(UnitKind.BIND, b"", [message], [Expected(ReplyKind.BIND)])
-        unit.portal = frontend.truncate_name(bound.portal)
+        unit.portal = self._name(bound.portal)
         shown = name.decode("utf-8", "replace")
         if not candidates:
             # Made behind our back (by a function, say) it would run unjudged; not made at all, the server would
@@ -232,7 +268,7 @@ class Gate:
     ) -> None:
         c = self._
         unit = self._unit(UnitKind.BIND, statement.sql, messages, [*expected, Expected(ReplyKind.BIND)])
-        unit.portal = frontend.truncate_name(bound.portal)
+        unit.portal = self._name(bound.portal)
         unit.statement_name = name
         unit.prepared = statement
         unit.parameter_types = statement.parameter_types
@@ -247,11 +283,19 @@ class Gate:
 
     def _take_execute(self, message: bytes) -> None:
         c = self._
-        name = frontend.truncate_name(frontend.read_execute(message).portal)
-        run = c.statements.portals.get(name)
-        # A portal this session did not bind is a cursor: DECLARE was judged by its query. None is the server's to
-        # refuse, like any other name it does not know.
-        self._pass(message, Expected(ReplyKind.EXECUTE, run=run))
+        name = self._name(frontend.read_execute(message).portal)
+        if not c.statements.portal_is_settled(name, c.segment) and not self._judgement.settle():
+            return
+        self._pop()
+        run = c.statements.portal(name)
+        if run is None:
+            # A portal this session did not bind is a cursor: DECLARE was judged by its query, whose functions run
+            # only now. None at all is the server's to refuse, like any other name it does not know.
+            c.settings.may_have_changed(("search_path",))
+            self._pass(message, Expected(ReplyKind.EXECUTE))
+            return
+        self._judgement.guard(run)
+        self._pass(message, Expected(ReplyKind.EXECUTE, run=run, may_copy_in=may_copy_in(run.classification)))
 
 
 def _require_empty(message: bytes) -> None:

@@ -31,11 +31,11 @@ from pgproxy.session.ports import ApprovalRequest, ResolvedApproval
 from pgproxy.session.replies import Expected, ReplyKind
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.settings import MEANINGFUL
+from pgproxy.session.statements import sql_name
 from pgproxy.session.states import GateState
 from pgproxy.session.units import Unit, UnitKind
 
 _RISKS = list(Risk)
-_NAME_BYTES = frontend.NAME_BYTES
 
 
 def unknown(kind: str, reason: str) -> Classification:
@@ -75,7 +75,7 @@ class Judgement:
         unit.classification = classification
         if unit.refusal is not None:
             self._refuse_recorded(unit)
-        elif classification.syntax_error is not None and not unit.probed and unit.kind is UnitKind.QUERY:
+        elif self._needs_probe(unit, classification):
             self._probe(unit)
         else:
             self._decide(unit)
@@ -86,6 +86,7 @@ class Judgement:
         c = self._
         if unit.classification is not None and unit.kind is UnitKind.FUNCTION_CALL:
             return unit.classification
+        unit.refusal = None
         codec = c.settings.codec
         problem: ProxyError | None = None
         if codec is None:
@@ -168,46 +169,63 @@ class Judgement:
             self._decide(unit)
 
     def _with_executed(self, unit: Unit, own: Classification) -> Classification | None:
-        """Join what SQL EXECUTE will run: the name's statement counts, not the word EXECUTE."""
+        """Join what SQL EXECUTE will run: the name's statement counts, not the word EXECUTE. A name may stand for
+        another EXECUTE, if the protocol's Parse made it."""
         c = self._
         joined = own
-        for name in dict.fromkeys(n for s in own.statements for n in s.executes):
-            key = name.encode(c.settings.codec or "utf-8", "replace")[:_NAME_BYTES]
+        names = [n for s in own.statements for n in s.executes]
+        for name in names:  # grows
+            key = sql_name(name)
+            if not c.statements.is_settled(key, c.segment) and not self.settle():
+                return None
             candidates = c.statements.candidates(key)
             if not candidates:
-                if c.policy.mode is Mode.ENFORCE and len(own.statements) == 1:
+                if c.policy.mode is Mode.ENFORCE and len(own.statements) == len(names) == 1:
                     unit.refusal = StatementUnknown(f'prepared statement "{name}" does not exist')
                 joined = _join(
                     joined, unknown("ExecuteStmt", f'EXECUTE of "{name}", which this session did not prepare')
                 )
                 continue
             for candidate in candidates:
-                inner = candidate.classification
-                if inner is None:
-                    text = candidate.sql.decode(c.settings.codec or "utf-8", "replace")
-                    inner = self._classification_of(unit, text)
+                text = candidate.sql.decode(c.settings.codec or "utf-8", "replace")
+                inner = candidate.classification or self._classification_of(unit, text)
                 if inner is None:
                     return None
                 joined = _join(joined, inner)
+                unit.executes[name] = text
+                names += [n for s in inner.statements for n in s.executes if n not in names]
+        if not c.settings.names_are_exact and c.policy.mode is Mode.ENFORCE and not _names_are_ascii(joined):
+            unit.refusal = Denied(
+                "pgproxy: names of prepared statements must be ASCII unless both encodings are UTF8",
+                hint="the server may take two such names for one; use another name, or client_encoding UTF8",
+            )
         return joined
 
     # a text the grammar rejects ------------------------------------------------------------------------------------
+
+    def _needs_probe(self, unit: Unit, classification: Classification) -> bool:
+        c = self._
+        return (
+            classification.syntax_error is not None
+            and not unit.probed
+            and unit.kind is UnitKind.QUERY
+            and not isinstance(policy.decide(classification, c.identity, c.policy), Forward)
+        )
 
     def _probe(self, unit: Unit) -> None:
         """Ask the server to Parse it under a private name: nothing executes, and an agent that mistyped gets the
         server's own error instead of a human's time. (In the extended protocol the client's own Parse does that.)"""
         c = self._
-        if not self.settle() and not c.replies.copy_in:
+        if not self.settle():
             return
         unit.probed = True
-        if c.replies.skipping or c.replies.copy_in or unit.text.rstrip().rstrip(";").find(";") >= 0:
+        if c.replies.skipping or unit.text.rstrip().rstrip(";").find(";") >= 0:
             self.go_on()  # a string of several statements cannot be parsed as one
             return
         name = f"pgproxy_probe_{c.next_nonce()}".encode()
-        unit.run = StatementRun(unit.statement_id, unit.classification or unknown("", ""), c.now)
-        c.replies.probe_failed = False
+        c.replies.probe_sqlstate = None
         messages = frontend.parse(name, unit.sql, unit.parameter_types) + frontend.close(tags.STATEMENT, name)
-        c.replies.sent(Expected(ReplyKind.PARSE, run=unit.run, probe=True))
+        c.replies.sent(Expected(ReplyKind.PARSE, probe=True))
         c.replies.sent(Expected(ReplyKind.CLOSE, name=b"S" + name, probe=True))
         c.replies.sent(Expected(ReplyKind.SYNC, probe=True))
         c.emit(effects.ToServer(messages + frontend.SYNC))
@@ -217,12 +235,15 @@ class Judgement:
         """The server parsed the text or did not. If it did not, the client has the server's own error."""
         c, unit = self._, self.unit
         assert unit is not None and unit.classification is not None
-        if not c.replies.probe_failed:
-            unit.run = None
+        sqlstate = c.replies.probe_sqlstate
+        if sqlstate is None:
             self.go_on()
             return
         unit.decision, unit.rule = "allowed", policy.BUILT_IN_RULE
         c.emit(effects.RecordSoon(self._entry(unit, unit.classification)))
+        run = StatementRun(unit.statement_id, unit.classification, unit.received_at, sqlstate=sqlstate)
+        run.finished_at = c.now
+        c.emit(effects.RecordSoon(evidence.outcome_entry(run, c.requester, None, c.now)))
         c.emit(effects.Decided(unit.classification.classes, unit.decision, unit.classification.fingerprint))
         self._done()
 
@@ -253,8 +274,6 @@ class Judgement:
         c = self._
         if c.replies.settled:
             return True
-        if c.replies.copy_in:
-            return False  # nothing more comes before the client ends its COPY
         if c.replies.needs_flush:
             c.emit(effects.ToServer(frontend.FLUSH))
             c.replies.flushed()
@@ -265,15 +284,14 @@ class Judgement:
         c = self._
         assert unit.classification is not None
         if not self.settle():
-            if c.replies.copy_in:  # the server itself refuses anything but CopyData now
-                unit.server_refuses, unit.decision = True, "blocked"
-                self._record(unit)
             return
         if c.replies.skipping:
             self._done()
             return
         transactional = any(a.cls is ActionClass.TRANSACTION for s in unit.classification.statements for a in s.actions)
-        if c.replies.transaction_status == tags.FAILED_TRANSACTION and not transactional:
+        # (Within a batch the status is that of its beginning.)
+        failed = c.replies.transaction_status == tags.FAILED_TRANSACTION and not c.replies.batch_open
+        if failed and not transactional:
             unit.server_refuses, unit.decision = True, "blocked"
             self._record(unit)
             return
@@ -299,6 +317,7 @@ class Judgement:
                         "statement_id": unit.statement_id,
                         "in_transaction": c.replies.transaction_status != tags.IDLE or c.replies.batch_open,
                         "protocol": "simple" if unit.kind is UnitKind.QUERY else "extended",
+                        **({"executes": unit.executes} if unit.executes else {}),
                     },
                 )
             )
@@ -400,6 +419,14 @@ class Judgement:
         unit.decision = decision
         self._abandon(unit)
 
+    def opened_too_late(self, approval_id: str) -> None:
+        """The session ended while the store took the request."""
+        c, unit = self._, self.unit
+        c.emit(effects.WithdrawApproval(approval_id, "the session ended"))
+        if unit is not None:
+            unit.approval_id = approval_id
+            self._abandon(unit)
+
     def cancelled(self) -> None:
         """CancelRequest while parked: the client gets its prompt back."""
         c, unit = self._, self.unit
@@ -415,6 +442,7 @@ class Judgement:
         c = self._
         assert unit.classification is not None
         unit.decision = "withdrawn"
+        c.abandoned = True
         c.emit(effects.RecordSoon(self._entry(unit, unit.classification)))
         c.emit(
             effects.Decided(
@@ -449,11 +477,15 @@ class Judgement:
         c, unit = self._, self.unit
         assert unit is not None
         approved = unit.decision == "approved" and unit.approval_id is not None
+        if c.replies.skipping and not approved:
+            self._skip(unit)
+            return
         if not ok or unit.cancelled or (approved and c.client_gone):
             if approved and unit.approval_id is not None:
                 reason = "the audit trail is not available" if not ok else "cancelled by the client"
                 c.emit(effects.WithdrawApproval(unit.approval_id, reason))
             if approved and c.client_gone:
+                c.abandoned = True
                 self._done()
                 return
             unit.refusal = unit.refusal or _cancelled_by_client() if ok else _audit_full()
@@ -494,20 +526,41 @@ class Judgement:
         for expected in unit.expected:
             if expected.kind in (ReplyKind.QUERY, ReplyKind.BIND, ReplyKind.FUNCTION_CALL):
                 expected.run = run
-            if expected.parse is not None:
-                expected.parse = c.statements.parse_sent(expected.parse.name, expected.parse.statement, c.segment)
+            if expected.kind is ReplyKind.QUERY:
+                expected.may_copy_in = may_copy_in(unit.classification)
+            elif expected.kind is ReplyKind.PARSE and unit.prepared is not None:
+                expected.parse = c.statements.parse_sent(unit.statement_name, unit.prepared, c.segment)
+            elif expected.kind is ReplyKind.BIND:
+                expected.bind = c.statements.bind_sent(unit.portal, run, c.segment)
             c.replies.sent(expected)
-        if unit.kind is UnitKind.BIND:
-            before = c.statements.portals.get(unit.portal)
-            if before is not None and before.portal_open:
-                c.ended.append(before)
-            run.portal_open = True
-            c.statements.portals[unit.portal] = run
-        else:
+        if unit.kind in (UnitKind.QUERY, UnitKind.FUNCTION_CALL):
             c.segment += 1
-        if is_barrier(unit.classification, c.settings.touched_in_transaction):
-            self.barriers[run] = unit.classification
+        if any(s.prepares is not None for s in unit.classification.statements):
+            run.sql = unit.sql
+        self.guard(run)
         c.emit(effects.ToServer(b"".join(unit.messages), unit.received_at if unit.approval_id is None else None))
+        self._done()
+
+    def guard(self, run: StatementRun) -> None:
+        """A statement goes to the server, to be bound or to be executed. If it changes what texts or names mean,
+        the next judgement waits for it."""
+        if is_barrier(run.classification, self._.settings.touched_in_transaction):
+            self.barriers[run] = run.classification
+
+    def replies_are_in(self) -> None:
+        """Nothing is on its way. A barrier that has not ended is a portal: it may have run in part, and its next
+        Execute raises it again."""
+        c = self._
+        for classification in self.barriers.values():
+            c.settings.may_have_changed(tuple(name for s in classification.statements for name in s.settings))
+        self.barriers.clear()
+
+    def _skip(self, unit: Unit) -> None:
+        """An earlier message failed while this one was recorded: the server would skip it, without an answer."""
+        c = self._
+        assert unit.classification is not None
+        run = StatementRun(unit.statement_id, unit.classification, c.now, skipped=True, finished_at=c.now)
+        c.ended.append(run)
         self._done()
 
     def _refuse(self, unit: Unit) -> None:
@@ -535,6 +588,13 @@ class Judgement:
             self._.state = GateState.OPEN
 
 
+def may_copy_in(classification: Classification) -> bool:
+    """Whether the server may read CopyData once it runs this: COPY FROM STDIN, and what is not known not to be."""
+    return any(
+        s.kind == "CopyStmt" or any(a.cls is ActionClass.UNKNOWN for a in s.actions) for s in classification.statements
+    )
+
+
 def is_barrier(classification: Classification, touched: bool) -> bool:
     """Whether later texts or names may mean something else once this has run."""
     for statement in classification.statements:
@@ -545,6 +605,14 @@ def is_barrier(classification: Classification, touched: bool) -> bool:
         if touched and any(a.cls is ActionClass.TRANSACTION for a in statement.actions):
             return True
     return False
+
+
+def _names_are_ascii(classification: Classification) -> bool:
+    return all(
+        name.isascii()
+        for s in classification.statements
+        for name in (*s.executes, s.prepares or "", s.deallocates or "")
+    )
 
 
 def _join(first: Classification, second: Classification) -> Classification:

@@ -34,7 +34,7 @@ from pgproxy.session.gate import Gate
 from pgproxy.session.judgement import Judgement
 from pgproxy.session.refusals import error_response
 from pgproxy.session.runs import StatementRun
-from pgproxy.session.statements import PreparedStatement
+from pgproxy.session.statements import PreparedStatement, sql_name
 from pgproxy.session.states import TABLE, GateState
 
 # A message of the server that is not data: the largest, a RowDescription of 1,664 columns, stays far below.
@@ -67,6 +67,11 @@ class Session:
         return self._.state is GateState.PARKED
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether the server was told goodbye and is expected to close."""
+        return self._.state is GateState.LEAVING
+
+    @property
     def transaction_status(self) -> str:
         return chr(self._.replies.transaction_status)
 
@@ -74,7 +79,10 @@ class Session:
     def wants_client_data(self) -> bool:
         """False while enough waits here unjudged. While a human thinks, the client is read on all the same: a
         paused transport does not notice the client leaving."""
-        return self._.state in _WAITS_FOR_HUMAN or self._gate.inbox_bytes < self._.limits.input_bytes
+        state = self._.state
+        return (
+            state in _WAITS_FOR_HUMAN or state is GateState.OPEN or self._gate.inbox_bytes < self._.limits.input_bytes
+        )
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event; the caller performs the effects in order. `now`: seconds since the epoch.
@@ -99,7 +107,8 @@ class Session:
             if not c.client_gone and self._gate.terminate_waits:
                 c.client_gone = True
                 self._client_is_gone()
-            if c.state in _WAITS_FOR_HUMAN and self._gate.inbox_bytes > c.limits.parked_backlog_bytes:
+            backlog = self._gate.inbox_bytes + self._from_client.pending_bytes
+            if c.state in _WAITS_FOR_HUMAN and backlog > c.limits.parked_backlog_bytes:
                 self._fail(
                     BacklogTooLarge(
                         "pgproxy: too much was sent behind a statement that waits for approval",
@@ -152,20 +161,26 @@ class Session:
         """Replies came in: whoever waits for them to be complete may go on."""
         c = self._
         if c.replies.settled:
-            self._judgement.barriers.clear()
-        if c.state is GateState.SETTLING and (c.replies.settled or c.replies.copy_in):
-            c.state = GateState.OPEN
-            if self._judgement.unit is not None:
-                self._judgement.go_on()
+            self._judgement.replies_are_in()
+        if c.state is GateState.SETTLING and self._judgement.unit is None:
+            c.state = GateState.OPEN  # the message that waits looks again
+        elif c.state is GateState.SETTLING and c.replies.settled:
+            self._judgement.go_on()
         elif c.state is GateState.PROBING and c.replies.settled:
             self._judgement.probe_answered()
+        elif c.state is GateState.LEAVING and c.replies.settled:
+            self._close(None)
         self._advance()
 
-    def on_client_closed(self, _: ClientClosed) -> None:
-        if not self._.client_gone:
-            self._.client_gone = True
+    def on_client_closed(self, event: ClientClosed) -> None:
+        c = self._
+        c.client_lost = c.client_lost or event.lost
+        if not c.client_gone:
+            c.client_gone = True
             self._client_is_gone()
         self._advance()
+        if c.client_lost and c.state is GateState.LEAVING:
+            self._close(None)
 
     def _client_is_gone(self) -> None:
         """Nothing privileged runs for a client that has left; the other states look at `client_gone` themselves."""
@@ -175,8 +190,11 @@ class Session:
     def on_server_closed(self, _: ServerClosed) -> None:
         c = self._
         self._withdraw_if_asked("the server's connection ended")
+        if c.state is GateState.LEAVING:
+            self._close(None)
+            return
         if not self._said_fatal:
-            c.emit(effects.ToClient(error_response(UpstreamLost("pgproxy: the server closed the connection"))))
+            self._tell(error_response(UpstreamLost("pgproxy: the server closed the connection")))
         self._close("08006")
 
     def on_cancel_requested(self, _: CancelRequested) -> None:
@@ -189,7 +207,6 @@ class Session:
             c.emit(effects.CancelServer())
 
     def on_end_requested(self, event: EndRequested) -> None:
-        self._withdraw_if_asked(event.reason)
         self._fail(ShuttingDown(event.reason))
 
     # answers to effects
@@ -216,7 +233,7 @@ class Session:
 
     def on_opened_too_late(self, event: ApprovalOpened) -> None:
         if event.opened is not None:
-            self._.emit(effects.WithdrawApproval(event.opened.id, "the session ended"))
+            self._judgement.opened_too_late(event.opened.id)
 
     def on_claimed_too_late(self, event: ClaimAnswered) -> None:
         unit = self._judgement.unit
@@ -230,6 +247,20 @@ class Session:
             self._gate.advance()
         except ProtocolViolation as violation:
             self._violated(violation)
+            return
+        if self._.client_gone and self._.state is GateState.OPEN:
+            self._leave()
+
+    def _leave(self) -> None:
+        """The client has said goodbye, and everything before that is sent. As without a proxy between, the server
+        finishes what it has, and a client that only closed its sending half gets the answers."""
+        c = self._
+        c.emit(effects.ToServer(frontend.TERMINATE))
+        reads_on = c.replies.copying is not None or self._from_client.mid_message
+        if c.client_lost or c.replies.settled or reads_on:
+            self._close(None)
+        else:
+            c.state = GateState.LEAVING
 
     def _take_ends(self) -> None:
         """Statements whose part at the server is over: apply what they did to names and settings."""
@@ -249,14 +280,12 @@ class Session:
         for statement in classification.statements:
             if statement.deallocates is not None and certain:
                 if statement.deallocates:
-                    c.statements.forget(_name(statement.deallocates))
+                    c.statements.forget(sql_name(statement.deallocates))
                 else:
                     c.statements.forget_all()
-            if statement.prepares is not None and not run.skipped:
-                made = PreparedStatement(
-                    b"PREPARE " + _name(statement.prepares), (), statement.prepared or classification
-                )
-                c.statements.prepared(_name(statement.prepares), made, certain=certain)
+            if statement.prepares is not None:
+                made = PreparedStatement(run.sql, (), statement.prepared or classification)
+                c.statements.prepared(sql_name(statement.prepares), made, certain=certain)
             if statement.settings:
                 c.settings.may_have_changed(statement.settings)
         if c.settings.touched_in_transaction:
@@ -277,7 +306,8 @@ class Session:
         ended = [run for run in dict.fromkeys(c.ended) if not run.reported]
         c.ended.clear()
         self._settled_ends = 0
-        failed = any(run.sqlstate is not None or run.tags[-1:] == ["ROLLBACK"] for run in ended)
+        failed = c.replies.failed or any(run.tags[-1:] == ["ROLLBACK"] for run in ended)
+        c.replies.failed = False
         fate = ("rolled_back" if failed else "committed") if idle else "open"
         for run in ended:
             self._report(run, fate)
@@ -318,11 +348,11 @@ class Session:
         c, unit = self._, self._judgement.unit
         if c.state is GateState.PARKED:
             self._judgement.withdraw(reason, "withdrawn")
-        elif unit is not None and unit.approval_id is not None and c.state is GateState.RECORDING:
+        elif unit is not None and unit.decision == "approved" and c.state is GateState.RECORDING:
+            assert unit.approval_id is not None
             c.emit(effects.WithdrawApproval(unit.approval_id, reason))
 
     def _violated(self, violation: ProtocolViolation) -> None:
-        self._withdraw_if_asked("protocol violation")
         self._fail(ConnectionProtocolViolation(violation.message), violation.sqlstate)
 
     def _fail(
@@ -331,15 +361,16 @@ class Session:
         """Tell the client why, and end both connections."""
         c = self._
         self._withdraw_if_asked(error.message)
-        c.emit(
-            effects.ToClient(
-                backend.error_response(
-                    error.severity, sqlstate or error.sqlstate, error.message, error.detail, error.hint
-                )
-            )
+        self._tell(
+            backend.error_response(error.severity, sqlstate or error.sqlstate, error.message, error.detail, error.hint)
         )
         c.emit(effects.ToServer(frontend.TERMINATE))
         self._close(None)
+
+    def _tell(self, error: bytes) -> None:
+        """The last word to the client, unless it would land in the middle of a row."""
+        if not self._from_server.mid_message:
+            self._.emit(effects.ToClient(error))
 
     def _close(self, sqlstate: str | None) -> None:
         """Both connections end; what the server still did with what it had is not known."""
@@ -370,7 +401,3 @@ class Session:
         self.finish(None)
         produced, self._.effects = self._.effects, []
         return produced
-
-
-def _name(name: str) -> bytes:
-    return name.encode()[: frontend.NAME_BYTES]

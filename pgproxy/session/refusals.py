@@ -26,12 +26,10 @@ def substitute(unit: Unit, run: StatementRun, error: ProxyError, nonce: str) -> 
     match unit.kind:
         case UnitKind.QUERY | UnitKind.FUNCTION_CALL:
             return frontend.query(name), Expected(ReplyKind.QUERY, run=run, refusal=refusal)
-        case UnitKind.PARSE:
-            return frontend.parse(b"", name), Expected(ReplyKind.PARSE, run=run, refusal=refusal)
-        case UnitKind.BIND:
-            if len(unit.messages) > 1:  # its Parse was held with it
-                return frontend.parse(b"", name), Expected(ReplyKind.PARSE, run=run, refusal=refusal)
-            return frontend.bind(b"", name), Expected(ReplyKind.BIND, run=run, refusal=refusal)
+        case UnitKind.PARSE | UnitKind.BIND:
+            # Never a Bind of a name that should not exist: whoever guessed it would make it exist. A text that the
+            # grammar rejects fails always; under a name, so that the unnamed statement stays what it was.
+            return frontend.parse(name, name), Expected(ReplyKind.PARSE, run=run, refusal=refusal)
 
 
 def in_failed_transaction(unit: Unit, run: StatementRun, nonce: str) -> tuple[bytes, Expected]:
@@ -41,4 +39,4 @@ def in_failed_transaction(unit: Unit, run: StatementRun, nonce: str) -> tuple[by
     text = f"SELECT pgproxy_denied_{nonce}".encode()
     if unit.kind in (UnitKind.QUERY, UnitKind.FUNCTION_CALL):
         return frontend.query(text), Expected(ReplyKind.QUERY, run=run)
-    return frontend.parse(b"", text), Expected(ReplyKind.PARSE, run=run)
+    return frontend.parse(f"pgproxy_denied_{nonce}".encode(), text), Expected(ReplyKind.PARSE, run=run)

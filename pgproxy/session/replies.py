@@ -1,8 +1,10 @@
 """Which reply of the server belongs to what was sent: a typed queue of expected replies ("Message Flow").
 
-After an error in the extended protocol the server skips everything up to the next Sync; during COPY FROM STDIN it
-ignores Flush and Sync. Both are followed here, because pgproxy must know at any moment whether a reply is due, and
-to which statement.
+After an error in the extended protocol the server skips everything up to the next Sync; that is followed here,
+because pgproxy must know at any moment whether a reply is due, and to which statement: one reply too many or too few,
+and a ParseComplete vouches for the wrong text. During COPY FROM STDIN the server ignores Flush and Sync, and whether it
+read one before or after its COPY failed cannot be told; so the gate sends nothing but the COPY's own messages while a
+statement that may read CopyData is on its way (`copying`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from enum import Enum
 from pgproxy.protocol import backend, tags
 from pgproxy.protocol.violation import ProtocolViolation
 from pgproxy.session.runs import StatementRun
-from pgproxy.session.statements import PendingParse, Statements
+from pgproxy.session.statements import PendingBind, PendingParse, Statements
 
 
 class ReplyKind(Enum):
@@ -29,7 +31,6 @@ class ReplyKind(Enum):
     SYNC = "ReadyForQuery"
     QUERY = "any number of results, then ReadyForQuery"
     FUNCTION_CALL = "FunctionCallResponse, then ReadyForQuery"
-    COPY_END = "nothing of its own"
 
 
 _ENDS_WITH_READY = frozenset({ReplyKind.SYNC, ReplyKind.QUERY, ReplyKind.FUNCTION_CALL})
@@ -52,6 +53,10 @@ class Expected:
     kind: ReplyKind
     run: StatementRun | None = None
     parse: PendingParse | None = None
+    bind: PendingBind | None = None
+    # It may be a COPY FROM STDIN, whose end the client may already have sent.
+    may_copy_in: bool = False
+    copy_ended: bool = False
     name: bytes = b""
     refusal: Refusal | None = None
     # Ours, not the client's: its replies are swallowed, but for an error that answers the client's own text.
@@ -65,13 +70,15 @@ class Replies:
         self._queue: deque[Expected] = deque()
         self._statements = statements
         self._on_end = on_end
-        self._swallowed_syncs = 0
         self.transaction_status = tags.IDLE
         self.skipping = False  # the server skips until a Sync that has not been sent yet
-        self.copy_in = False  # the server reads CopyData
+        self.copying: Expected | None = None  # may read CopyData, whose end the client has yet to send
+        self.copy_in = False  # the server reads CopyData now
+        self._ends_ahead = 0  # CopyDone and CopyFail sent before the COPY they end has begun
         self.needs_flush = False  # the server may sit on replies to what was sent
         self.batch_open = False  # extended messages were sent since the last Sync
-        self.probe_failed = False  # the server rejected the probed text, and the client has its error
+        self.failed = False  # an error since the last ReadyForQuery
+        self.probe_sqlstate: str | None = None  # the server rejected the probed text, and the client has its error
 
     @property
     def settled(self) -> bool:
@@ -91,21 +98,24 @@ class Replies:
         """A message that will be answered went to the server."""
         if expected.kind is ReplyKind.SYNC:
             self.skipping = False
-        if self.copy_in and expected.kind is not ReplyKind.COPY_END:
-            # Ignored by the server if a Sync; anything else it takes as the COPY's failure, with no other reply.
-            if expected.kind is ReplyKind.SYNC:
-                self._swallowed_syncs += 1
-            elif expected.run is not None:
-                expected.run.skipped = True
-                self._on_end(expected.run)
-            return
-        if expected.kind is ReplyKind.COPY_END:
-            self.copy_in = False
-            if not self._queue:
-                return
+        assert not self.skipping, "the server would not answer it"
         self._queue.append(expected)
-        if expected.kind is not ReplyKind.COPY_END:
-            self.needs_flush = self.batch_open = expected.kind not in _ENDS_WITH_READY
+        if expected.may_copy_in:
+            self.copying = expected
+            self._ends_ahead = 0
+        self.needs_flush = self.batch_open = expected.kind not in _ENDS_WITH_READY
+
+    def copy_ended(self) -> None:
+        """A CopyDone or CopyFail went to the server, which ignores it unless a COPY is there to be ended."""
+        if self.copying is None:
+            return
+        if self.copy_in:
+            self.copy_in = False
+        else:
+            self._ends_ahead += 1
+        if self.copying.kind is ReplyKind.EXECUTE:
+            self.copying.copy_ended = True
+            self.copying = None  # one statement, so there is no second COPY
 
     def flushed(self) -> None:
         """A Flush went to the server."""
@@ -130,23 +140,25 @@ class Replies:
                 return self._error(message)
             case tags.READY_FOR_QUERY:
                 return self._ready(message)
-        self._drop_markers()
         if not self._queue:
             raise ProtocolViolation(f"the server sent an unexpected message {chr(kind)!r}")
         head = self._queue[0]
         forward: bytes | None = None if head.probe else message
         match kind, head.kind:
             case tags.PARSE_COMPLETE, ReplyKind.PARSE:
-                self._queue.popleft()
+                self._pop()
                 if head.parse is not None:
                     self._statements.parse_completed(head.parse)
             case tags.BIND_COMPLETE, ReplyKind.BIND:
-                self._queue.popleft()
+                self._pop()
+                replaced = self._statements.bind_completed(head.bind) if head.bind is not None else None
+                if replaced is not None:
+                    self._on_end(replaced)
             case tags.CLOSE_COMPLETE, ReplyKind.CLOSE:
-                self._queue.popleft()
+                self._pop()
                 self._closed(head.name)
             case (tags.ROW_DESCRIPTION | tags.NO_DATA, ReplyKind.DESCRIBE):
-                self._queue.popleft()
+                self._pop()
             case tags.PARAMETER_DESCRIPTION, ReplyKind.DESCRIBE:
                 self._statements.described(head.name[1:], backend.read_parameter_description(message))
             case tags.ROW_DESCRIPTION, ReplyKind.QUERY | ReplyKind.EXECUTE:
@@ -161,11 +173,11 @@ class Replies:
             case tags.EMPTY_QUERY_RESPONSE, ReplyKind.EXECUTE:
                 self._end_execute(head)
             case tags.PORTAL_SUSPENDED, ReplyKind.EXECUTE:
-                self._queue.popleft()
+                self._pop()
                 if head.run is not None:
                     head.run.portal_open = True
             case tags.COPY_IN_RESPONSE, ReplyKind.QUERY | ReplyKind.EXECUTE:
-                self._copy_in_begins()
+                self._copy_in_begins(head)
             case (tags.COPY_OUT_RESPONSE | tags.COPY_DONE, ReplyKind.QUERY | ReplyKind.EXECUTE):
                 pass
             case tags.FUNCTION_CALL_RESPONSE, ReplyKind.FUNCTION_CALL:
@@ -175,7 +187,7 @@ class Replies:
         return forward
 
     def _end_execute(self, head: Expected) -> None:
-        self._queue.popleft()
+        self._pop()
         if head.run is not None:
             head.run.portal_open = False
             self._on_end(head.run)
@@ -189,47 +201,46 @@ class Replies:
             run.portal_open = False
             self._on_end(run)
 
-    def _copy_in_begins(self) -> None:
-        """What is already behind the COPY: Syncs the server ignores while it reads, perhaps the COPY's own end."""
-        position = 1
-        while position < len(self._queue):
-            entry = self._queue[position]
-            if entry.kind is ReplyKind.COPY_END:
-                del self._queue[position]
-                return
-            if entry.kind is not ReplyKind.SYNC:
-                # Anything else makes the COPY fail and is eaten by it; a Sync behind it then counts.
-                if self._queue[0].kind is ReplyKind.QUERY:
-                    del self._queue[position]
-                    if entry.run is not None:
-                        entry.run.skipped = True
-                        self._on_end(entry.run)
-                return
-            del self._queue[position]
-            self._swallowed_syncs += 1
+    def _copy_in_begins(self, head: Expected) -> None:
+        if head.copy_ended:
+            return
+        if self._ends_ahead and head is self.copying:
+            self._ends_ahead -= 1
+            return
+        if head is not self.copying and len(self._queue) > 1:
+            raise ProtocolViolation("the server began a COPY that was not expected")
+        self.copying = head
         self.copy_in = True
 
-    def _drop_markers(self) -> None:
-        while self._queue and self._queue[0].kind is ReplyKind.COPY_END:
-            self._queue.popleft()
+    def _pop(self) -> Expected:
+        entry = self._queue.popleft()
+        if entry is self.copying:
+            self._copy_over()
+        return entry
+
+    def _copy_over(self) -> None:
+        self.copying = None
+        self.copy_in = False
+        self._ends_ahead = 0
 
     def _error(self, message: bytes) -> bytes | None:
         fields = backend.read_error(message)
         sqlstate = fields.get("C", "XX000")
-        self._drop_markers()
         if not self._queue:
             return message  # "terminating connection due to administrator command" and the like
         head = self._queue[0]
         forward: bytes | None = message
-        if head.probe:
+        self.failed = True
+        if head.probe and fields.get("V", "ERROR") == "ERROR":
             # "cannot insert multiple commands into a prepared statement" has no position and says nothing of the
             # text as a simple query.
-            self.probe_failed = "P" in fields
-            forward = message if self.probe_failed else None
+            self.probe_sqlstate = sqlstate if "P" in fields else None
+            forward = message if self.probe_sqlstate is not None else None
         if head.refusal is not None and head.refusal.nonce in fields.get("M", ""):
             forward = head.refusal.error
             sqlstate = head.refusal.sqlstate
-        self.copy_in = False
+        if head is self.copying:
+            self._copy_over()
         if head.run is not None:
             head.run.sqlstate = sqlstate
             head.run.portal_open = False
@@ -237,9 +248,11 @@ class Replies:
         if head.kind in _SIMPLE:
             return forward  # its ReadyForQuery follows
         while self._queue and self._queue[0].kind is not ReplyKind.SYNC:
-            entry = self._queue.popleft()
+            entry = self._pop()
             if entry.parse is not None:
                 self._statements.parse_failed(entry.parse)
+            if entry.bind is not None:
+                self._statements.bind_failed(entry.bind)
             if entry.run is not None and entry is not head:
                 if entry.run.sqlstate is None and not entry.run.tags:
                     entry.run.skipped = True
@@ -249,17 +262,11 @@ class Replies:
 
     def _ready(self, message: bytes) -> bytes | None:
         self.transaction_status = backend.read_ready_for_query(message)
-        self._drop_markers()
-        if self._queue and self._queue[0].kind in _ENDS_WITH_READY:
-            head = self._queue.popleft()
-            if head.run is not None:
-                self._on_end(head.run)
-            self._swallowed_syncs = 0
-            if head.probe:
-                return message if self.probe_failed else None
-        elif self._swallowed_syncs:
-            self._swallowed_syncs -= 1  # the COPY had failed before the server read that Sync
-            self.skipping = False
-        else:
+        if not self._queue or self._queue[0].kind not in _ENDS_WITH_READY:
             raise ProtocolViolation("the server sent an unexpected ReadyForQuery")
+        head = self._pop()
+        if head.run is not None:
+            self._on_end(head.run)
+        if head.probe:
+            return message if self.probe_sqlstate is not None else None
         return message

@@ -27,6 +27,7 @@ class StatementRun:
     portal_open: bool = False
     finished_at: float | None = None
     reported: bool = False
+    sql: bytes = b""  # of a statement that makes names, kept for whoever is asked about one of them later
     unrecorded_sql: bytes | None = None  # a Parse, which enters the trail only if it fails
 
     def add_tag(self, tag: str) -> None:

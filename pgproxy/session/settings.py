@@ -97,6 +97,8 @@ class Settings:
         self._database = database
         self._server_version = 0
         self._codec: str | None = "utf-8"
+        self._client_encoding = ""
+        self._server_encoding = ""
         self._conforming = True
         self._search_path: tuple[str, ...] | None = None
         self._reported_search_path: tuple[str, ...] | None = None
@@ -108,6 +110,12 @@ class Settings:
     def codec(self) -> str | None:
         """Of client_encoding; None when texts cannot be read safely now."""
         return None if "client_encoding" in self._uncertain else self._codec
+
+    @property
+    def names_are_exact(self) -> bool:
+        """Whether a name's bytes are the same to the client and to the server. Elsewhere the server converts a name,
+        cuts it at 63 bytes of its own encoding, and may map two characters to one."""
+        return "client_encoding" not in self._uncertain and self._client_encoding == self._server_encoding == "utf8"
 
     @property
     def environment(self) -> Environment:
@@ -125,6 +133,9 @@ class Settings:
         match name:
             case "client_encoding":
                 self._codec = codec_of(value)
+                self._client_encoding = _plain(value)
+            case "server_encoding":
+                self._server_encoding = _plain(value)
             case "standard_conforming_strings":
                 self._conforming = value == "on"
             case "server_version":

@@ -10,7 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from classifier.model import Classification
+from pgproxy.protocol.frontend import NAME_BYTES
 from pgproxy.session.runs import StatementRun
+
+
+def sql_name(name: str) -> bytes:
+    """The key of a name that stood in SQL."""
+    return name.encode("utf-8", "replace")[:NAME_BYTES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,16 @@ class PendingParse:
     segment: int
 
 
+@dataclass(eq=False, slots=True)
+class PendingBind:
+    """A Bind on its way. Until BindComplete the portal's name means what it meant before: a Bind can fail because
+    the portal exists, and that portal may outlive the failure behind a savepoint."""
+
+    portal: bytes
+    run: StatementRun
+    segment: int
+
+
 @dataclass(slots=True)
 class Statements:
     """Prepared statements and portals of one session."""
@@ -41,6 +57,7 @@ class Statements:
     _pending: list[PendingParse] = field(default_factory=list)
     _described: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
     portals: dict[bytes, StatementRun] = field(default_factory=dict)
+    _pending_binds: list[PendingBind] = field(default_factory=list)
 
     def parse_sent(self, name: bytes, statement: PreparedStatement, segment: int) -> PendingParse:
         pending = PendingParse(name, statement, segment)
@@ -67,6 +84,36 @@ class Statements:
             if pending.name == name:
                 return (pending.statement,)
         return self._known.get(name, ())
+
+    def bind_sent(self, portal: bytes, run: StatementRun, segment: int) -> PendingBind:
+        pending = PendingBind(portal, run, segment)
+        self._pending_binds.append(pending)
+        return pending
+
+    def bind_completed(self, pending: PendingBind) -> StatementRun | None:
+        """Gives the run whose portal was replaced (the unnamed one), if it was still open."""
+        self._pending_binds.remove(pending)
+        before = self.portals.get(pending.portal)
+        pending.run.portal_open = True
+        self.portals[pending.portal] = pending.run
+        if before is None or not before.portal_open:
+            return None
+        before.portal_open = False
+        return before
+
+    def bind_failed(self, pending: PendingBind) -> None:
+        self._pending_binds.remove(pending)
+
+    def portal_is_settled(self, name: bytes, segment: int) -> bool:
+        """Whether `portal` is certain now, without awaiting replies."""
+        return not any(p.portal == name and p.segment != segment for p in self._pending_binds)
+
+    def portal(self, name: bytes) -> StatementRun | None:
+        """What an Execute of this name runs; None when this session did not bind it."""
+        for pending in reversed(self._pending_binds):
+            if pending.portal == name:
+                return pending.run
+        return self.portals.get(name)
 
     def prepared(self, name: bytes, statement: PreparedStatement, *, certain: bool) -> None:
         """SQL PREPARE ran, or (not certain) may have run in a string of statements that failed."""

@@ -24,6 +24,7 @@ class GateState(Enum):
     OPENING = "the store to take the request for approval"
     PARKED = "a human"
     CLAIMING = "the store to hand out the approval, once"
+    LEAVING = "the server to answer what it was sent, the client having said goodbye"
     CLOSED = "nothing any more"
 
 
@@ -69,6 +70,11 @@ TABLE: Mapping[GateState, Mapping[type, str]] = MappingProxyType(
         GateState.CLAIMING: {
             **_ALWAYS,
             events.ClaimAnswered: "on_claim_answered",
+            events.ApprovalResolved: "ignore",
+        },
+        GateState.LEAVING: {
+            **_ALWAYS,
+            events.FrontendData: "ignore",
             events.ApprovalResolved: "ignore",
         },
         GateState.CLOSED: {**dict.fromkeys(_ALWAYS, "ignore"), **_LATE},

@@ -39,6 +39,7 @@ class Unit:
     statement_name: bytes = b""
     prepared: PreparedStatement | None = None
     text: str = ""
+    executes: dict[str, str] = field(default_factory=dict)  # what the names in SQL EXECUTE stand for
     analysed: dict[tuple[str, Environment], Classification] = field(default_factory=dict)
     classification: Classification | None = None
     probed: bool = False
