@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,12 +13,15 @@ from tests.integration.system import System, running
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with running(tmp_path_factory.mktemp("up") / "data") as started:
+def system() -> Iterator[System]:
+    # Not pytest's tmp_path: an embedded server run by root's helper user could not reach it.
+    directory = Path(tempfile.mkdtemp(prefix="pgproxy-up-"))
+    with running(directory / "data") as started:
         yield started
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
-def fresh_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with running(tmp_path_factory.mktemp("up") / "data") as started:
+def fresh_system(short_directory: Path) -> Iterator[System]:
+    with running(short_directory / "data") as started:
         yield started

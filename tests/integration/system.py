@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,16 +17,10 @@ from typing import Any, TypeVar
 import httpx
 
 from pgproxy.embedded import psql_path
+from tests.conftest import free_port
 
 T = TypeVar("T")
 PATIENCE_S = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def eventually(look: Callable[[], T | None], what: str) -> T:

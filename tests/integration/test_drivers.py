@@ -88,8 +88,8 @@ def test_a_pipeline_whose_third_of_five_is_privileged(system: System) -> None:
 def test_copy_in_is_ordinary_and_copy_out_is_asked_for(system: System) -> None:
     with psycopg.connect(system.dsn, autocommit=True) as connection, ThreadPoolExecutor(1) as pool:
         before = connection.execute("select count(*) from products").fetchone()
-        with connection.cursor().copy("copy products (name, price) from stdin") as copy:
-            copy.write_row(("tea strainer", 7))
+        with connection.cursor().copy("copy products (sku, name, category, price, stock) from stdin") as copy:
+            copy.write_row(("TEA-0001", "tea strainer", "tea", 7, 3))
         assert before is not None
         assert connection.execute("select count(*) from products").fetchone() == (before[0] + 1,)
 

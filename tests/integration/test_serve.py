@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from pgproxy.dsn import Dsn
-from tests.integration.system import Person, System, clean_environment, eventually, free_port
+from tests.conftest import free_port
+from tests.integration.system import Person, System, clean_environment, eventually
 
 TOKEN = "a-token-of-more-than-twenty-characters"
 
@@ -63,8 +64,8 @@ def serving(directory: Path, system: System, **changes: Any) -> Iterator[tuple[s
         assert process.wait(60) == 0, (directory / "out").read_text()
 
 
-def test_passthrough_parks_and_the_server_authenticates(system: System, tmp_path: Path) -> None:
-    with serving(tmp_path, system) as (dsn, reviewer):
+def test_passthrough_parks_and_the_server_authenticates(system: System, short_directory: Path) -> None:
+    with serving(short_directory, system) as (dsn, reviewer):
         done = system.run_psql("-At", "-c", "select current_user", dsn=dsn)
         assert done.stdout == "postgres\n", done.stderr
         wrong = Dsn.parse(dsn).model_copy(update={"password": None}).uri().replace("postgres@", "postgres:wrong@")
@@ -77,8 +78,8 @@ def test_passthrough_parks_and_the_server_authenticates(system: System, tmp_path
         assert psql.communicate(timeout=30)[0] == "CREATE ROLE\n"
 
 
-def test_without_an_owner_a_privileged_statement_is_denied(system: System, tmp_path: Path) -> None:
-    with serving(tmp_path, system, auth={"mode": "passthrough"}) as (dsn, _):
+def test_without_an_owner_a_privileged_statement_is_denied(system: System, short_directory: Path) -> None:
+    with serving(short_directory, system, auth={"mode": "passthrough"}) as (dsn, _):
         done = system.run_psql("-At", "-c", "create role nobodys", "-c", "select 'goes on'", dsn=dsn)
         assert "pgproxy: denied by policy" in done.stderr
         assert "auth.default_owner" in done.stderr
@@ -86,8 +87,8 @@ def test_without_an_owner_a_privileged_statement_is_denied(system: System, tmp_p
         assert system.direct("select count(*) from pg_roles where rolname = 'nobodys'") == "0"
 
 
-def test_expiry_ends_the_wait(system: System, tmp_path: Path) -> None:
-    with serving(tmp_path, system, limits={"approval_timeout_s": 1}) as (dsn, reviewer):
+def test_expiry_ends_the_wait(system: System, short_directory: Path) -> None:
+    with serving(short_directory, system, limits={"approval_timeout_s": 1}) as (dsn, reviewer):
         done = system.run_psql("-At", "-c", "create role too_late", "-c", "select 'goes on'", dsn=dsn)
         assert "expired" in done.stderr
         assert done.stdout == "goes on\n"
@@ -96,8 +97,8 @@ def test_expiry_ends_the_wait(system: System, tmp_path: Path) -> None:
         assert system.direct("select count(*) from pg_roles where rolname = 'too_late'") == "0"
 
 
-def test_observe_stops_nothing_and_says_what_it_saw(system: System, tmp_path: Path) -> None:
-    with serving(tmp_path, system, mode="observe") as (dsn, reviewer):
+def test_observe_stops_nothing_and_says_what_it_saw(system: System, short_directory: Path) -> None:
+    with serving(short_directory, system, mode="observe") as (dsn, reviewer):
         done = system.run_psql("-c", "create role observed", "-c", "drop role observed", dsn=dsn)
         assert (done.stdout, done.stderr) == ("CREATE ROLE\nDROP ROLE\n", "")
         assert reviewer.approvals() == []
@@ -106,8 +107,8 @@ def test_observe_stops_nothing_and_says_what_it_saw(system: System, tmp_path: Pa
         assert all("role" in e["classes"] for e in entries)
 
 
-def test_two_workers_share_sessions_and_find_each_others_cancel_keys(system: System, tmp_path: Path) -> None:
-    with serving(tmp_path, system, workers=2) as (dsn, reviewer):
+def test_two_workers_share_sessions_and_find_each_others_cancel_keys(system: System, short_directory: Path) -> None:
+    with serving(short_directory, system, workers=2) as (dsn, reviewer):
         for attempt in range(4):  # the kernel spreads connections: some cancel reaches the other worker
             with psycopg.connect(dsn, autocommit=True) as connection:
                 name = f"cancelled_{attempt}"
@@ -128,48 +129,48 @@ def test_two_workers_share_sessions_and_find_each_others_cancel_keys(system: Sys
         ({"modus": "enforce"}, "modus"),
     ],
 )
-def test_a_configuration_that_cannot_work_is_refused(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
-    config = tmp_path / "pgproxy.yaml"
-    config.write_text(yaml.safe_dump({"data_dir": str(tmp_path / "data"), **changes}))
-    done = subprocess.run(
-        [sys.executable, "-m", "pgproxy", "serve", "--config", str(config)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=clean_environment(),
-        check=False,
-    )
+def test_a_configuration_that_cannot_work_is_refused(short_directory: Path, changes: dict[str, Any], key: str) -> None:
+    config = short_directory / "pgproxy.yaml"
+    config.write_text(yaml.safe_dump({"data_dir": str(short_directory / "data"), **changes}))
+    done = start_and_fail(config)
     assert done.returncode == 2
     assert key in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_store_inside_the_audited_cluster_is_refused(system: System, tmp_path: Path) -> None:
-    config = tmp_path / "pgproxy.yaml"
+def test_a_store_inside_the_audited_cluster_is_refused(system: System, short_directory: Path) -> None:
+    """Reached another way than the upstream, the cluster gives itself away by its system identifier."""
+    upstream = Dsn.parse(system.upstream_dsn)
+    assert upstream.password is not None
+    by_socket = upstream.model_copy(update={"host": str(system.directory / "upstream" / "socket")})
+    agent = {
+        "name": "bot",
+        "owner": "alice@example.com",
+        "password": "a password",
+        "upstream": {"user": "postgres", "password": upstream.password.get_secret_value()},
+    }
+    config = short_directory / "pgproxy.yaml"
     config.write_text(
         yaml.safe_dump(
             {
                 "listen": f"127.0.0.1:{free_port()}",
                 "api": {"listen": f"127.0.0.1:{free_port()}"},
-                "upstream": {"dsn": system.upstream_dsn.rpartition("/")[0].replace("127.0.0.1", "localhost")},
-                "store": {"dsn": system.upstream_dsn},
-                "agents": [
-                    {
-                        "name": "bot",
-                        "owner": "alice@example.com",
-                        "password": "a password",
-                        "upstream": {
-                            "user": "postgres",
-                            "password": Dsn.parse(system.upstream_dsn).password.get_secret_value(),  # type: ignore[union-attr]  # it has one
-                        },
-                    }
-                ],
+                "upstream": {"dsn": f"postgresql://{upstream.host}:{upstream.port}/shop"},
+                "store": {"dsn": by_socket.uri()},
                 "auth": {"mode": "broker"},
-                "data_dir": str(tmp_path / "data"),
+                "agents": [agent],
+                "data_dir": str(short_directory / "data"),
             }
         )
     )
-    done = subprocess.run(
+    done = start_and_fail(config)
+    assert done.returncode == 1
+    assert "same PostgreSQL cluster" in done.stderr
+
+
+def start_and_fail(config: Path) -> subprocess.CompletedProcess[str]:
+    """`pgproxy serve` with a file it must refuse."""
+    return subprocess.run(
         [sys.executable, "-m", "pgproxy", "serve", "--config", str(config)],
         capture_output=True,
         text=True,
@@ -177,5 +178,3 @@ def test_a_store_inside_the_audited_cluster_is_refused(system: System, tmp_path:
         env=clean_environment(),
         check=False,
     )
-    assert done.returncode == 2
-    assert "same PostgreSQL cluster" in done.stderr

@@ -47,8 +47,8 @@ def test_kill_9_while_executing_leaves_unknown(fresh_system: System) -> None:
     replaced(system, worker)
 
 
-def test_a_second_start_finds_its_data_again(tmp_path: Path) -> None:
-    directory = tmp_path / "data"
+def test_a_second_start_finds_its_data_again(short_directory: Path) -> None:
+    directory = short_directory / "data"
     with running(directory) as first:
         dsn = first.facts["agents"][0]["dsn"].rpartition("@")[0]
         psql = first.start_psql("-c", "create table kept (a int)")
