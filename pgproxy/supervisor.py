@@ -53,6 +53,7 @@ class Timing:
     orphan_s: float = 5.0  # between a closed channel and SIGKILL
     control_stop_s: float = 10.0
     reload_s: float = 5.0
+    insist_after_s: float = 1.0
 
 
 @dataclass(slots=True)
@@ -116,6 +117,7 @@ class Supervisor:
         self._keepers: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[Any]] = set()
         self._stop_asked = asyncio.Event()
+        self._stop_asked_at = 0.0
         self._hurry = asyncio.Event()
 
     def children(self) -> list[Child]:
@@ -123,9 +125,12 @@ class Supervisor:
         return [self._children[key] for key in sorted(self._children)]
 
     def request_stop(self) -> None:
-        """Ends `wait`; asked again, ends draining too."""
-        if self._stop_asked.is_set():
+        """Ends `wait`; asked again (a person who insists, not `make` passing on the same Ctrl-C), ends draining."""
+        now = time.monotonic()
+        if self._stop_asked.is_set() and now - self._stop_asked_at >= self._timing.insist_after_s:
             self._hurry.set()
+        elif not self._stop_asked.is_set():
+            self._stop_asked_at = now
         self._stop_asked.set()
 
     async def start(self) -> None:

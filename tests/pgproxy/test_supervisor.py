@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,7 @@ async def start(exits: Exits) -> AsyncIterator[Start]:
 
     yield start
     for supervisor in running:
-        supervisor.request_stop()
-        supervisor.request_stop()
+        supervisor._hurry.set()
         await supervisor.stop()
 
 
@@ -232,11 +232,13 @@ async def test_process_that_does_not_drain_in_time_is_killed(start: Start, caplo
     assert "worker 0 pid=" in caplog.text and "does not stop: killed" in caplog.text
 
 
-async def test_asking_twice_cuts_draining_short(start: Start) -> None:
-    supervisor = await start("stubborn", workers=1, drain_timeout_s=600)
+async def test_insisting_cuts_draining_short_but_one_signal_told_twice_does_not(start: Start) -> None:
+    timing = replace(QUICK, insist_after_s=0.3)
+    supervisor = await start("stubborn", workers=1, drain_timeout_s=600, timing=timing)
+    supervisor.request_stop()
     supervisor.request_stop()
     stopping = asyncio.ensure_future(supervisor.stop())
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.4)
     assert not stopping.done()
     supervisor.request_stop()
     await asyncio.wait_for(stopping, 10)
