@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import secrets
+import shutil
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -55,9 +57,10 @@ class Demo:
 
     def tell(self) -> str:
         agent, reviewer = self.facts["agents"][0], self.facts["reviewers"][-1]
+        program = "pgproxy" if shutil.which("pgproxy") else sys.argv[0]
         return f"""
 agent       psql '{agent["dsn"]}'
-            (no psql here? `pgproxy psql` has one)
+            (no psql here? `{program} psql` has one)
 owner       {agent["owner"]}, who may never approve for it
 api         {self.facts["api"]}   console {self.facts["console"]}
 reviewer    {reviewer["name"]}
@@ -67,8 +70,8 @@ Type in one terminal:
     psql '{agent["dsn"]}' -c "\\copy customers to 'customers.csv'"
 It waits. In another:
     export PGPROXY_API={self.facts["api"]} PGPROXY_TOKEN={reviewer["token"]}
-    pgproxy approvals list
-    pgproxy approvals approve ID --comment 'fine'
+    {program} approvals list
+    {program} approvals approve ID --comment 'fine'
 """
 
 
