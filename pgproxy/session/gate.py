@@ -53,9 +53,10 @@ class Gate:
         """Judge and forward until something has to be awaited. OPEN afterwards means that more of the client is
         needed."""
         c = self._
-        if c.abandoned:
-            self._clear()
         while c.state is GateState.OPEN and self._inbox:
+            if c.abandoned:
+                self._clear()
+                return
             before = len(self._inbox)
             self._step()
             if len(self._inbox) == before and c.state is GateState.OPEN:

@@ -137,9 +137,8 @@ class World:
                 self.handle(events.ServerClosed())
             case "human":
                 id_ = waiting[-1]
-                status = (
-                    "approved" if self.random.random() < self.approve else self.random.choice(["denied", "expired"])
-                )
+                refused = "denied" if self.approve == 0.0 else self.random.choice(["denied", "expired"])
+                status = "approved" if self.random.random() < self.approve else refused
                 self.status[id_] = status
                 self.handle(events.ApprovalResolved(ResolvedApproval(id_, status, "bob", None, ("bob",))))
         return True
