@@ -80,7 +80,9 @@ class Dsn(BaseModel):
             query["sslrootcert"] = self.sslrootcert
         at = f"{login}@" if login else ""
         database = quote(self.database, safe="") if self.database else ""
-        return f"postgresql://{at}{place}/{database}" + (f"?{urlencode(query)}" if query else "")
+        return f"postgresql://{at}{place}/{database}" + (
+            f"?{urlencode(query, safe='', quote_via=quote)}" if query else ""
+        )
 
 
 def _fields(text: str) -> dict[str, Any]:
