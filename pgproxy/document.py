@@ -64,7 +64,10 @@ def dotted(place: Place) -> str:
 
 def parse(text: str, source: str) -> Document:
     """Raises `DocumentError` for what is not YAML, not a mapping, or says a key twice."""
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.YAMLError:
+        raise DocumentError([Problem(source, None, "", "not YAML: an unreadable character")]) from None
     try:
         node = loader.get_single_node()
         document = Document(source, {}, {})
@@ -77,8 +80,6 @@ def parse(text: str, source: str) -> Document:
         mark = error.problem_mark or error.context_mark
         reason = f"not YAML: {error.problem or error.context}"
         raise DocumentError([Problem(source, mark.line + 1 if mark else None, "", reason)]) from None
-    except yaml.YAMLError:
-        raise DocumentError([Problem(source, None, "", "not YAML: an unreadable character")]) from None
     except RecursionError:
         raise DocumentError([Problem(source, None, "", "nested too deeply")]) from None
     finally:
