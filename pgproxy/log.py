@@ -9,6 +9,8 @@ import logging
 import sys
 import time
 
+# They log a line a request, with its address; what they send is not ours to show.
+QUIET = ("httpx", "httpcore", "uvicorn.access", "asyncio")
 _FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)s {process} %(name)s %(message)s"
 # A client chooses its application name; a newline or an escape sequence in it must not forge a log line.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0), 0x2028, 0x2029)}
@@ -30,6 +32,5 @@ def configure(process: str, level: str = "info") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine(_FORMAT.format(process=process)))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # One INFO line a request is the access log's business, and asyncpg and httpx log what they send at DEBUG.
-    for name in ("httpx", "httpcore", "uvicorn.access", "asyncio"):
+    for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
