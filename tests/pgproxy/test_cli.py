@@ -97,7 +97,11 @@ def test_failing_classifier_fails_one_line(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(cli_classify, "classify", fails)
     out: list[str] = []
-    cli_classify.lines([b'{"sql": "SELECT secret"}', b"x"], out.append)
+    before = sys.getrecursionlimit()
+    try:
+        cli_classify.lines([b'{"sql": "SELECT secret"}', b"x"], out.append)
+    finally:
+        sys.setrecursionlimit(before)  # run_deep raises it for the whole process
     assert [json.loads(line) for line in out] == [
         {"error": "the classifier failed: MemoryError"},
         {"error": "the line is not JSON"},
