@@ -93,7 +93,12 @@ def test_wire_round_trip_keeps_secrets(read: Load) -> None:
 
 def test_secrets_stay_out_of_repr_and_ordinary_json(read: Load) -> None:
     settings = read(BROKER, **ENVIRON)
-    for text in (repr(settings), str(settings), settings.model_dump_json(), json.dumps(settings.model_dump(mode="json"))):
+    for text in (
+        repr(settings),
+        str(settings),
+        settings.model_dump_json(),
+        json.dumps(settings.model_dump(mode="json")),
+    ):
         assert "s3cret" not in text
         assert "bobs-token" not in text
 
