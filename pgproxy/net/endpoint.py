@@ -21,10 +21,11 @@ class Endpoint(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._ended = False
+        self._is_lost = False
         self._waiter: asyncio.Future[None] | None = None
         self._drain_waiter: asyncio.Future[None] | None = None
         self._on_data: Callable[[bytes], None] | None = None
-        self._on_end: Callable[[], None] | None = None
+        self._on_end: Callable[[bool], None] | None = None
         self._on_writable: Callable[[bool], None] | None = None
         self.lost = asyncio.get_running_loop().create_future()
 
@@ -50,11 +51,12 @@ class Endpoint(asyncio.Protocol):
         self._wake()
 
     def eof_received(self) -> bool:
-        self._end()
+        self._end(False)
         return True  # what is written still goes out; the relay closes
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end()
+        self._is_lost = True
+        self._end(True)
         if self._drain_waiter is not None and not self._drain_waiter.done():
             self._drain_waiter.set_result(None)
         if not self.lost.done():
@@ -72,13 +74,13 @@ class Endpoint(asyncio.Protocol):
         if self._on_writable is not None:
             self._on_writable(True)
 
-    def _end(self) -> None:
-        if self._ended:
+    def _end(self, lost: bool) -> None:
+        if self._ended and not lost:
             return
         self._ended = True
         self._wake()
         if self._on_end is not None:
-            self._on_end()
+            self._on_end(lost)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -140,15 +142,16 @@ class Endpoint(asyncio.Protocol):
     # the session: events
 
     def hand_over(
-        self, on_data: Callable[[bytes], None], on_end: Callable[[], None], on_writable: Callable[[bool], None]
+        self, on_data: Callable[[bytes], None], on_end: Callable[[bool], None], on_writable: Callable[[bool], None]
     ) -> None:
-        """From now on what arrives goes to the callbacks, beginning with what was buffered."""
+        """From now on what arrives goes to the callbacks, beginning with what was buffered. `on_end` is told whether
+        the connection is lost, or only the peer's sending half closed (and then once more when it is lost)."""
         self._on_data, self._on_end, self._on_writable = on_data, on_end, on_writable
+        self.transport.resume_reading()  # before the callbacks, who may want it paused
         if self._buffer:
             on_data(self._take(len(self._buffer)))
-        self.transport.resume_reading()
         if self._ended:
-            on_end()
+            on_end(self._is_lost)
 
     def close(self) -> None:
         """After everything written has gone out."""

@@ -213,6 +213,9 @@ class Listener:
         _log.info("session=%s started agent=%s", session_id, started.agent)
         try:
             await relay.run()
+        except BaseException:
+            started.server.abort()  # a bug, or the worker is going: the server must not go on with it
+            raise
         finally:
             del self._sessions[session_id]
             self._keys.pop(started.client_key, None)

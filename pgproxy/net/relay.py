@@ -45,6 +45,7 @@ class Relay:
         self._cancel_key = cancel_key
         self._tasks: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
+        self._broken = False
         self._client_full = False
         self._server_full = False
         self._client_paused = False
@@ -67,17 +68,27 @@ class Relay:
             await self._closing.wait()
             self._client.close()
             self._server.close()
-            self._perform(self._session.final_effects(time.time()))
+            if not self._broken:
+                self._perform(self._session.final_effects(time.time()))
             if self._waiting is not None:
                 self._waiting.cancel()
 
     def dispatch(self, event: Event) -> None:
-        """Give the session an event. A bug in it ends this session, on both sides, and no other."""
+        """Give the session an event. A bug in it ends this session, on both sides, and no other; what it made of
+        the event so far is lost with it."""
+        if self._broken:
+            return
         try:
             self._perform(self._session.handle(event, time.time()))
         except Exception:
             _log.exception("session=%s internal error, closing both sides", self._id)
+            self._broken = True
             self.ended_because = "internal error"
+            if self.approval_id is not None:
+                approval_id = self.approval_id
+                self._services.errands.send(
+                    "withdraw", lambda: self._services.approvals.withdraw(approval_id, "internal error")
+                )
             self._client.write(error_response(InternalError("pgproxy: internal error; the session is closed")))
             self._server.abort()
             self._closing.set()
@@ -94,12 +105,13 @@ class Relay:
         self._services.metrics.bytes_transferred("server_to_client", len(data))
         self.dispatch(events.BackendData(data))
 
-    def _client_ended(self) -> None:
-        self.ended_because = "the client closed the connection"
-        self.dispatch(events.ClientClosed())
-
-    def _server_ended(self) -> None:
+    def _client_ended(self, lost: bool) -> None:
         if not self._closing.is_set():
+            self.ended_because = "the client closed the connection"
+        self.dispatch(events.ClientClosed(lost))
+
+    def _server_ended(self, _lost: bool) -> None:
+        if not self._closing.is_set() and not self._session.is_leaving:
             self.ended_because = "the server closed the connection"
             self._services.metrics.upstream_error("lost")
         self.dispatch(events.ServerClosed())
@@ -155,6 +167,7 @@ class Relay:
             case effects.WithdrawApproval(id=id_, reason=reason):
                 if self._waiting is not None:
                     self._waiting.cancel()
+                    self._waiting = None
                 services.errands.send("withdraw", lambda: services.approvals.withdraw(id_, reason))
             case effects.FinishApproval(id=id_, status=status, outcome=outcome):
                 final = dict(outcome)
@@ -206,32 +219,32 @@ class Relay:
             self.dispatch(events.Recorded(True))
 
     async def _open(self, request: ApprovalRequest) -> None:
-        if not self._services.parking.enter():
+        services = self._services
+        if not services.parking.enter():
             self.dispatch(events.ApprovalOpened(None, limit_reached=True))
             return
         try:
-            opened = await self._services.approvals.open(request)
+            opened = await services.approvals.open(request)
         except StoreUnavailable:
-            self._services.parking.leave()
+            services.parking.leave()
             _log.warning("session=%s approval store not available, statement refused", self._id)
             self.dispatch(events.ApprovalOpened(None))
             return
-        self._waiting = self._start(self._wait(opened.id))
+        waiting = self._waiting = self._start(self._wait(opened.id))
+        # Not in the task itself: one cancelled before its first step never runs.
+        waiting.add_done_callback(lambda _: services.parking.leave())
         self.dispatch(events.ApprovalOpened(opened))
 
     async def _wait(self, approval_id: str) -> None:
         """Until a human has decided, or time has; the store being away for a while only makes it longer."""
-        try:
-            while True:
-                try:
-                    resolved = await self._services.approvals.wait(approval_id)
-                except StoreUnavailable:
-                    await asyncio.sleep(1.0)
-                else:
-                    break
-        finally:
-            self._services.parking.leave()
-            self._waiting = None
+        while True:
+            try:
+                resolved = await self._services.approvals.wait(approval_id)
+            except StoreUnavailable:
+                await asyncio.sleep(1.0)
+            else:
+                break
+        self._waiting = None
         self.dispatch(events.ApprovalResolved(resolved))
 
     async def _claim(self, effect: effects.ClaimApproval) -> None:

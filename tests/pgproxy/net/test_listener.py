@@ -1,0 +1,379 @@
+"""From the first byte to the end of a session, over real sockets, before a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import asyncpg
+import pytest
+
+from pgproxy.embedded import EmbeddedServer
+from pgproxy.net.auth import AgentAuthenticator
+from pgproxy.net.startup import AgentAccount
+from pgproxy.net.upstream import Upstream
+from pgproxy.policy import Mode
+from pgproxy.protocol import frontend, startup, tags
+from pgproxy.protocol.body import message
+from tests.pgproxy.net.harness import Client, errors, proxy, trusting, values
+
+SYNC = frontend.SYNC
+
+
+# start-up
+
+
+@pytest.mark.parametrize("request_", [startup.ssl_request(), startup.gssenc_request()])
+async def test_encryption_is_answered_n_and_the_session_goes_on(server: EmbeddedServer, request_: bytes) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.connect()
+        client.send(request_)
+        assert await client.reader.readexactly(1) == b"N"
+        client.send(startup.startup_message([(b"user", b"agent"), (b"database", b"postgres")]))
+        await client.until_ready()
+        assert values(await client.query(b"select 7")) == [b"7"]
+        await client.close()
+
+
+async def test_bytes_behind_an_ssl_request_are_refused(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.connect()
+        client.send(startup.ssl_request() + startup.startup_message([(b"user", b"agent")]))
+        assert (await client.fatal())["C"] == "08P01"
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sqlstate"),
+    [
+        ([(b"replication", b"database")], "0A000"),
+        ([(b"replication", b"true")], "0A000"),
+        ([(b"options", b"-c role=postgres")], "28000"),
+        ([(b"options", b"-crole=postgres")], "28000"),
+        ([(b"options", b"--RoLe=postgres")], "28000"),
+        ([(b"options", b"-c session_authorization=postgres")], "28000"),
+        ([(b"RoLe", b"postgres")], "28000"),
+        ([(b"session_replication_role", b"replica")], "28000"),
+        ([(b"options", b"-c application_name=a -c ro\\le=postgres")], "28000"),
+        ([(b"options", b"-F")], "0A000"),
+        ([(b"client_encoding", b"SJIS")], "0A000"),
+        ([(b"options", b"-c client_encoding=SJIS")], "0A000"),
+        ([(b"standard_conforming_strings", b"off")], "28000"),
+        ([(b"a b", b"c")], "0A000"),
+    ],
+)
+async def test_settings_that_would_need_an_approval_are_refused(
+    server: EmbeddedServer, parameters: list[tuple[bytes, bytes]], sqlstate: str
+) -> None:
+    async with proxy(trusting(server)) as p:
+        assert (await p.refused(*parameters))["C"] == sqlstate
+        assert not p.trail.entries
+
+
+async def test_protocol_2_is_refused(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.connect()
+        client.send(startup.startup_message([(b"user", b"agent")], major=2))
+        assert (await client.fatal())["C"] == "0A000"
+        await client.close()
+
+
+async def test_what_the_agent_says_is_taken_out_and_kept(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.start(
+            (b"options", b"-c pgproxy.reason=the\\ monthly\\ one -c pgproxy.ticket=OPS-12 -c work_mem=8MB"),
+            (b"pgproxy.context", b'{"run": 1}'),
+            (b"application_name", b"test"),
+        )
+        assert values(await client.query(b"show work_mem")) == [b"8MB"]
+        assert errors(await client.query(b"show pgproxy.reason"))[0]["C"] == "42704"
+        (session,) = p.listener.sessions()
+        assert (session["reason"], session["ticket"], session["owner"]) == ("the monthly one", "OPS-12", "alice")
+        await client.close()
+
+
+async def test_newer_minor_versions_and_options_are_negotiated(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.connect()
+        client.send(
+            startup.startup_message([(b"user", b"agent"), (b"database", b"postgres"), (b"_pq_.shiny", b"1")], minor=2)
+        )
+        seen = await client.until_ready()
+        assert seen[0][0] == tags.NEGOTIATE_PROTOCOL_VERSION and b"_pq_.shiny" in seen[0][1]
+        await client.close()
+
+
+async def test_passthrough_relays_the_servers_refusal(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        said = await p.refused((b"database", b"none"))
+        assert said["C"] == "3D000"
+
+
+async def test_broker_logs_in_upstream_with_its_own_account(server: EmbeddedServer) -> None:
+    accounts = {"bot": AgentAccount("bot", "alice", "app", "app secret", ("postgres",))}
+    async with proxy(trusting(server), authenticator=AgentAuthenticator({"bot": "pw"}), accounts=accounts) as p:
+        connection = await asyncpg.connect(f"postgresql://bot:pw@127.0.0.1:{p.port}/postgres?sslmode=disable")
+        assert await connection.fetchval("select current_user") == "app"
+        await connection.close()
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(f"postgresql://bot:wrong@127.0.0.1:{p.port}/postgres?sslmode=disable")
+        with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+            await asyncpg.connect(f"postgresql://bot:pw@127.0.0.1:{p.port}/template1?sslmode=disable")
+
+
+async def test_a_slow_client_is_dropped(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server), startup_timeout_s=0.2) as p:
+        client = await p.connect()
+        client.send(startup.startup_message([(b"user", b"agent")])[:7])
+        assert await asyncio.wait_for(client.reader.read(), 5) == b""
+        await client.close()
+
+
+async def test_an_unreachable_server_is_08001(server: EmbeddedServer) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening
+        async with proxy(Upstream("127.0.0.1", taken.getsockname()[1])) as p:
+            assert (await p.refused())["C"] == "08001"
+
+
+async def test_too_many_sessions(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server), max_sessions=1) as p:
+        client = await p.start()
+        assert (await p.refused())["C"] == "53300"
+        await client.close()
+
+
+# cancel
+
+
+async def test_cancel_needs_the_key(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.start()
+        pid, secret = client.key
+        assert values(await client.query(b"select pg_backend_pid()")) == [str(pid).encode()]
+        client.send(frontend.query(b"select pg_sleep(0.5)"))
+        for forged in (b"\x00" * 4, bytes(b ^ 1 for b in secret)):
+            other = await p.connect()
+            other.send(startup.cancel_request(pid, forged))
+            assert await other.reader.read() == b""
+            await other.close()
+        assert not errors(await client.until_ready())
+        client.send(frontend.query(b"select pg_sleep(30)"))
+        await asyncio.sleep(0.1)
+        other = await p.connect()
+        other.send(startup.cancel_request(pid, secret))
+        await other.reader.read()
+        await other.close()
+        assert errors(await client.until_ready())[0]["C"] == "57014"
+        await client.close()
+
+
+async def test_cancel_and_departure_while_parked(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server), parked=1) as p:
+        for number in (1, 2, 3):  # the one place is free again each time
+            client = await p.start()
+            client.send(frontend.query(b"create table never (a int)"))
+            await p.store.arrived.wait()
+            p.store.arrived.clear()
+            assert (await client.message())[0] == tags.NOTICE_RESPONSE
+            if number == 1:
+                other = await p.connect()
+                other.send(startup.cancel_request(*client.key))
+                await other.close()
+                assert errors(await client.until_ready())[0]["C"] == "57014"
+            await client.close()
+            await p.quiet()
+            assert p.store.status[f"a{number}"] == "withdrawn"
+        assert p.services.parking.occupied == 0
+        client = await p.start()
+        assert values(await client.query(b"select to_regclass('never') is null")) == [b"t"]
+        await client.close()
+
+
+# sessions
+
+
+async def test_parked_approved_runs_and_denied_does_not(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.start()
+        client.send(frontend.query(b"create temp table made (a int)"))
+        await p.store.decide("a1", "approved")
+        seen = await client.until_ready()
+        assert [chr(kind) for kind, _ in seen] == ["N", "C", "Z"]
+        client.send(frontend.query(b"drop table made"))
+        p.store.arrived.clear()
+        await p.store.decide("a2", "denied")
+        assert errors(await client.until_ready())[0]["M"] == "pgproxy: denied by bob"
+        assert values(await client.query(b"select count(*) from made")) == [b"0"]
+        assert p.store.status == {"a1": "executed", "a2": "denied"}
+        await client.close()
+
+
+async def test_a_client_that_does_not_read_costs_no_memory(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.start()
+        client.send(frontend.query(b"select repeat('x', 10000) from generate_series(1, 50000)"))  # 500 MB
+        await asyncio.sleep(1.0)
+        (live,) = p.listener._sessions.values()
+        assert live.relay._server_paused
+        assert live.relay._client.transport.get_write_buffer_size() < 4 << 20
+        await client.close()
+        await p.quiet()
+
+
+async def test_a_client_that_only_sends_is_held_back(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.start()
+        client.send(frontend.query(b"select pg_sleep(0.7)"))
+        client.send(frontend.query(b"drop table none") + frontend.query(b"select 1") * 400_000)
+        await asyncio.sleep(0.5)
+        (live,) = p.listener._sessions.values()
+        assert live.relay._client_paused
+        assert live.relay._session._gate.inbox_bytes < 60 << 20
+        await client.close()
+
+
+async def test_a_server_killed_in_mid_statement(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        victim, killer = await p.start(), await p.start()
+        victim.send(frontend.query(b"select pg_sleep(30)"))
+        await asyncio.sleep(0.1)
+        killer.send(frontend.query(b"select pg_terminate_backend(%d)" % victim.key[0]))
+        await p.store.decide("a1", "approved")
+        await killer.until_ready()
+        assert (await victim.fatal())["C"] == "57P01"  # the server's own words
+        await victim.close()
+        await killer.close()
+
+
+async def test_a_server_that_vanishes_is_08006() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        ready = message(tags.AUTHENTICATION, b"\x00" * 4) + message(tags.READY_FOR_QUERY, b"I")
+        writer.write(ready)
+        await reader.read(1000)
+        writer.close()
+
+    vanishing = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with vanishing, proxy(Upstream("127.0.0.1", vanishing.sockets[0].getsockname()[1])) as p:
+        client = await p.start()
+        client.send(frontend.query(b"select 1"))
+        assert (await client.fatal())["C"] == "08006"
+        await client.close()
+
+
+async def test_half_closed_and_hurried_clients_lose_nothing(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.start()
+        client.send(frontend.query(b"select pg_sleep(0.2), 7"))
+        client.writer.write_eof()
+        seen = await client.until_closed()
+        assert [chr(kind) for kind, _ in seen] == ["T", "D", "C", "Z"]
+        await client.close()
+        await p.quiet()
+        client = await p.start()
+        client.send(frontend.query(b"insert into kept values (99)") + frontend.TERMINATE)
+        await client.close()
+        await p.quiet()
+        outcome = [e for e in p.trail.entries if e["kind"] == "outcome"][-1]["outcome"]
+        assert outcome["command_tag"] == "INSERT 0 1" and outcome["transaction"] == "committed"
+        assert p.trail.kinds().count("session_end") == 2
+
+
+async def test_a_violation_ends_both_sides(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.start()
+        client.send(b"?\x00\x00\x00\x04")
+        assert (await client.fatal())["C"] == "08P01"
+        await client.close()
+        await p.quiet()
+
+
+async def test_an_administrator_ends_a_session(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.start()
+        assert p.listener.end(p.listener.sessions()[0]["id"]) and not p.listener.end("none")
+        assert (await client.fatal())["C"] == "57P01"
+        await client.close()
+
+
+# what the session believes of a server, asked of the real one
+
+
+async def exchange(client: Client, *data: bytes) -> list[str]:
+    client.send(*data)
+    return [chr(kind) for kind, _ in await client.until_ready()]
+
+
+async def test_copy_as_libpq_does_it(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server), mode=Mode.OBSERVE) as p:
+        client = await p.start()
+        await client.query(b"create temp table t (a int)")
+        batch = frontend.parse(b"", b"copy t from stdin") + frontend.bind(b"", b"") + frontend.execute(b"")
+        data = b"d\x00\x00\x00\x061\n"
+        client.send(batch + SYNC)
+        assert [chr((await client.message())[0]) for _ in range(3)] == ["1", "2", "G"]
+        assert await exchange(client, data, b"c\x00\x00\x00\x04", SYNC) == ["C", "Z"]
+        # All at once, then failing at once, then failing in the middle.
+        assert await exchange(client, batch, data, b"c\x00\x00\x00\x04", SYNC) == ["1", "2", "G", "C", "Z"]
+        missing = frontend.parse(b"", b"copy none from stdin") + frontend.bind(b"", b"") + frontend.execute(b"")
+        assert await exchange(client, missing, SYNC) == ["1", "2", "E", "Z"]
+        assert await exchange(client, batch, b"d\x00\x00\x00\x06x\n", b"c\x00\x00\x00\x04", SYNC) == [
+            *("1", "2", "G", "E", "Z")
+        ]
+        two = frontend.query(b"copy t from stdin; copy t from stdin; select 5")
+        assert await exchange(client, two, data, b"c\x00\x00\x00\x04", data, b"c\x00\x00\x00\x04") == [
+            *("G", "C", "G", "C", "T", "D", "C", "Z")
+        ]
+        assert values(await client.query(b"select count(*) from t")) == [b"4"]
+        await client.close()
+
+
+async def test_execute_of_an_execute_is_parked(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.start()
+        named = frontend.parse(b"y", b"copy kept to stdout") + frontend.parse(b"x", b"execute y")
+        assert await exchange(client, named, SYNC) == ["1", "1", "Z"]
+        client.send(frontend.query(b"execute x"))
+        await p.store.decide("a1", "denied")
+        assert errors(await client.until_ready())[0]["C"] == "42501"
+        assert p.store.requests["a1"].context["executes"] == {"x": "execute y", "y": "copy kept to stdout"}
+        await client.close()
+
+
+async def test_names_that_the_server_converts(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.start((b"client_encoding", b"LATIN1"))
+        client.send(frontend.parse(b"\xe9" * 40, b"select 1") + SYNC)
+        assert (await client.fatal())["C"] == "0A000"
+        await client.close()
+        client = await p.start((b"client_encoding", b"UTF8"))
+        name = "é".encode()
+        assert await exchange(client, frontend.parse(name, b"select 1"), frontend.bind(b"", name), SYNC) == [
+            *("1", "2", "Z")
+        ]
+        await client.close()
+
+
+async def test_an_error_at_the_sync_of_a_batch(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.start()
+        insert = frontend.parse(b"", b"insert into kept values (1), (1)") + frontend.bind(b"", b"")
+        assert await exchange(client, insert, frontend.execute(b""), SYNC) == ["1", "2", "C", "E", "Z"]
+        outcome = [e for e in p.trail.entries if e["kind"] == "outcome"][-1]["outcome"]
+        assert outcome["transaction"] == "rolled_back"
+        await client.close()
+
+
+async def test_a_denial_leaves_a_failed_transaction(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        client = await p.start()
+        await client.query(b"begin")
+        client.send(frontend.parse(b"", b"drop table kept") + frontend.bind(b"", b"") + SYNC)
+        await p.store.decide("a1", "denied")
+        seen = await client.until_ready()
+        assert errors(seen)[0]["C"] == "42501" and seen[-1][1][-1:] == b"E"
+        assert errors(await client.query(b"drop table kept"))[0]["C"] == "25P02"
+        assert (await client.query(b"rollback"))[-1][1][-1:] == b"I"
+        assert len(p.store.requests) == 1
+        await client.close()
