@@ -187,12 +187,17 @@ class Judgement:
                 )
                 continue
             for candidate in candidates:
-                text = candidate.sql.decode(c.settings.codec or "utf-8", "replace")
-                inner = candidate.classification or self._classification_of(unit, text)
+                try:
+                    text = candidate.sql.decode(c.settings.codec or "utf-8")
+                    inner = candidate.classification or self._classification_of(unit, text)
+                except UnicodeDecodeError:
+                    text = candidate.sql.decode("ascii", "backslashreplace")
+                    inner = unknown("Unreadable", "the text is not valid in its client_encoding")
                 if inner is None:
                     return None
                 joined = _join(joined, inner)
-                unit.executes[name] = text
+                if text not in unit.executes.setdefault(name, []):
+                    unit.executes[name].append(text)
                 names += [n for s in inner.statements for n in s.executes if n not in names]
         if not c.settings.names_are_exact and c.policy.mode is Mode.ENFORCE and not _names_are_ascii(joined):
             unit.refusal = Denied(

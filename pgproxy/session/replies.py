@@ -116,6 +116,7 @@ class Replies:
         if self.copying.kind is ReplyKind.EXECUTE:
             self.copying.copy_ended = True
             self.copying = None  # one statement, so there is no second COPY
+            self.needs_flush = True  # a Flush before this was ignored
 
     def flushed(self) -> None:
         """A Flush went to the server."""

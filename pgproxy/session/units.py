@@ -39,7 +39,8 @@ class Unit:
     statement_name: bytes = b""
     prepared: PreparedStatement | None = None
     text: str = ""
-    executes: dict[str, str] = field(default_factory=dict)  # what the names in SQL EXECUTE stand for
+    # what each name in SQL EXECUTE stands for, or may stand for
+    executes: dict[str, list[str]] = field(default_factory=dict)
     analysed: dict[tuple[str, Environment], Classification] = field(default_factory=dict)
     classification: Classification | None = None
     probed: bool = False

@@ -337,7 +337,7 @@ async def test_execute_of_an_execute_is_parked(server: EmbeddedServer) -> None:
         client.send(frontend.query(b"execute x"))
         await p.store.decide("a1", "denied")
         assert errors(await client.until_ready())[0]["C"] == "42501"
-        assert p.store.requests["a1"].context["executes"] == {"x": "execute y", "y": "copy kept to stdout"}
+        assert p.store.requests["a1"].context["executes"] == {"x": ["execute y"], "y": ["copy kept to stdout"]}
         await client.close()
 
 

@@ -377,7 +377,7 @@ class FakeServer:
 
 def _parse(query: bytes) -> list[str]:
     """The grammar."""
-    texts = [t.strip() for t in query.decode().split(";")]
+    texts = [t.strip() for t in query.decode("utf-8", "surrogateescape").split(";")]
     for text in texts:
         if text and text.split()[0] not in _WORDS:
             raise ServerError("42601", f'syntax error at or near "{text.split()[0]}"', True)

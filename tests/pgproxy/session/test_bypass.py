@@ -90,7 +90,24 @@ def test_execute_of_an_execute() -> None:
         batch(frontend.parse(b"y", DROP), frontend.parse(b"x", b"EXECUTE y")),
         frontend.query(b"EXECUTE x"),
     )
-    assert world.requests["a1"].context["executes"] == {"x": "EXECUTE y", "y": "DROP t"}
+    assert world.requests["a1"].context["executes"] == {"x": ["EXECUTE y"], "y": ["DROP t"]}
+
+
+def test_a_name_that_may_be_either_is_shown_as_both() -> None:
+    """Only the second, harmless one was shown, and a reviewer approved the other."""
+    world = attack(
+        batch(frontend.parse(b"x", DROP)),
+        frontend.query(b"PREPARE x AS SELECT 1;FAIL"),
+        frontend.query(b"EXECUTE x"),
+    )
+    assert world.requests["a1"].context["executes"] == {"x": ["DROP t", "PREPARE x AS SELECT 1;FAIL"]}
+
+
+def test_execute_of_a_text_that_cannot_be_read() -> None:
+    """It was classified with replacement characters while the raw bytes were the server's to run."""
+    world = attack(batch(frontend.parse(b"x", b"SELECT '\xe2'")), frontend.query(b"EXECUTE x"))
+    assert list(world.status.values()) == ["denied"]
+    assert world.requests["a1"].context["executes"] == {"x": [r"SELECT '\xe2'"]}
 
 
 def test_an_execute_that_names_itself_ends() -> None:

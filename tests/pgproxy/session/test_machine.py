@@ -462,6 +462,16 @@ def test_a_privileged_statement_behind_a_finished_copy_is_parked() -> None:
     play.parks(DROP)
 
 
+def test_a_flush_before_the_end_of_a_copy_was_ignored_and_is_sent_again() -> None:
+    play = Playbook()
+    messages = (frontend.parse(b"", b"COPY t FROM STDIN"), frontend.bind(b"", b""))
+    play >> sends(*messages, frontend.execute(b""), frontend.SYNC, COPY_DONE, DROP) << effects.ToServer
+    play << effects.Record >> events.Recorded(True) << effects.ToServer << effects.ToServer << to_server(frontend.FLUSH)
+    play >> answers(b"1\x00\x00\x00\x04", b"2\x00\x00\x00\x04", COPY_IN) << effects.ToClient
+    play << to_server(COPY_DONE) << to_server(frontend.FLUSH)
+    play >> answers(complete("COPY 0")) << effects.ToClient << effects.OpenApproval
+
+
 def test_a_query_during_copy_closes_both_sides() -> None:
     play = Playbook()
     play.allowed(frontend.query(b"COPY t FROM STDIN")) >> answers(COPY_IN) << effects.ToClient

@@ -82,7 +82,8 @@ class World:
                 if ok:
                     self.status[id_] = "executing"
                     request = self.requests[id_]
-                    for text in [*request.sql.split(";"), *request.context.get("executes", {}).values()]:
+                    shown = request.context.get("executes", {})
+                    for text in [*request.sql.split(";"), *(t for ts in shown.values() for t in ts)]:
                         self.claimed[text.strip()] += 1
                         self.claimed[text.partition(" AS ")[2]] += 1
                 self.coming.append(events.ClaimAnswered(None if flaky else ok))
