@@ -24,7 +24,7 @@ from pgproxy import metrics
 from pgproxy.config import Address, Settings, build
 from pgproxy.document import Document
 from pgproxy.dsn import Dsn
-from pgproxy.embedded import EmbeddedServer, kept_password
+from pgproxy.embedded import EmbeddedError, EmbeddedServer, kept_password
 from pgproxy.sample import ensure_sample
 from pgproxy.store import migrate, open_pool
 from pgproxy.supervisor import Child, Supervisor
@@ -32,7 +32,7 @@ from pgproxy.supervisor import Child, Supervisor
 _log = logging.getLogger("pgproxy.app")
 _MIGRATIONS = {"approvals": "approvals", "audit": "pgproxy.audit"}  # component: the package that brings them
 _STORE_PATIENCE_S = 30.0
-_REAP_PATIENCE_S = 5.0
+_LOOK_S = 1.0
 
 
 class LaunchError(Exception):
@@ -91,8 +91,7 @@ async def _up(upstream: str | None, listen: str, api: str, data_dir: Path) -> No
         if upstream is None:
             password = kept_password(data_dir / "secrets" / "upstream")
             server = EmbeddedServer(data_dir / "upstream", password=password, tcp_port=_kept_port(data_dir))
-            await server.start()
-            stack.push_async_callback(server.stop)
+            await _run_server(stack, server)
             login = await ensure_sample(server)
             upstream_dsn = server.dsn_for("postgres", password, login.database)
             target = Dsn.parse(server.dsn_for(login.user, login.password, login.database))
@@ -169,8 +168,7 @@ async def _serve(settings: Settings, ready: Callable[[], Awaitable[None]] | None
         if settings.store.dsn is None:
             password = kept_password(data_dir / "secrets" / "store")
             server = EmbeddedServer(data_dir / "store", password=password)
-            await server.start()
-            stack.push_async_callback(server.stop)
+            await _run_server(stack, server)
             settings = settings.model_copy(update={"store": settings.store.model_validate({"dsn": server.dsn})})
         assert settings.store.dsn is not None
         await _refuse_shared_cluster(settings)
@@ -194,6 +192,32 @@ async def _serve(settings: Settings, ready: Callable[[], Awaitable[None]] | None
             stop_on_hangup=ready is not None,
         )
         await supervisor.run(ready)
+
+
+async def _run_server(stack: contextlib.AsyncExitStack, server: EmbeddedServer) -> None:
+    """Started now, started again should it die, stopped when the stack closes."""
+    await server.start()
+    stack.push_async_callback(server.stop)
+    keeping = asyncio.get_running_loop().create_task(_keep_running(server))
+
+    async def stop_keeping() -> None:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+    stack.push_async_callback(stop_keeping)
+
+
+async def _keep_running(server: EmbeddedServer) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        if server.is_running:
+            continue
+        _log.error("the embedded server in %s has ended, starting it again", server.directory)
+        try:
+            await server.stop()
+            await server.start()
+        except EmbeddedError as error:
+            _log.error("%s", error)
 
 
 async def _prepare_store(settings: Settings, node: str) -> asyncpg.Pool[asyncpg.Record]:

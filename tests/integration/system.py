@@ -226,9 +226,12 @@ def running(directory: Path, *extra: str, listen: int | None = None, api: int | 
             )
             clients.append(client)
             system.people[person["name"]] = Person(person["name"], client)
-        yield system
-        for client in clients:
-            client.close()
+        try:
+            yield system
+        finally:
+            print(f"--- what pgproxy said\n{output.read_text()[-20_000:]}")  # shown by pytest when a test failed
+            for client in clients:
+                client.close()
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

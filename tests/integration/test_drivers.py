@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import asyncpg
@@ -11,12 +10,6 @@ import psycopg
 import pytest
 
 from tests.integration.system import System
-
-
-def beside(work: Callable[[], object]) -> None:
-    """Run something in a thread; its failure is the test's."""
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(work).result(60)
 
 
 async def test_asyncpg_parameters_are_shown_and_bound(system: System) -> None:
@@ -120,5 +113,6 @@ async def test_asyncpg_cursor_and_listen(system: System) -> None:
         heard: asyncio.Queue[str] = asyncio.Queue()
         await connection.add_listener("news", lambda *message: heard.put_nowait(message[3]))
         await asyncio.to_thread(system.direct, "select pg_notify('news', 'hello')")
+        assert await asyncio.wait_for(heard.get(), 30) == "hello"
     finally:
         await connection.close()

@@ -60,3 +60,21 @@ def test_a_second_start_finds_its_data_again(short_directory: Path) -> None:
         assert second.facts["agents"][0]["dsn"].rpartition("@")[0] == dsn
         assert second.direct("select to_regclass('kept') is not null") == "t"
         assert second.reviewer.approval(request["id"])["status"] == "executed"
+
+
+def test_a_dead_store_refuses_statements_and_comes_back(fresh_system: System) -> None:
+    """The evidence first: without a store nothing passes; with it again, everything does, the parked one too."""
+    system = fresh_system
+    psql = system.start_psql("-c", "create table outlived (a int)")
+    request = system.reviewer.pending("outlived")
+    postmaster = int((system.directory / "store" / "data" / "postmaster.pid").read_text().split()[0])
+    os.kill(postmaster, signal.SIGKILL)
+
+    def answer() -> str | None:
+        done = system.run_psql("-At", "-c", "select 'passed'")
+        return done.stdout.strip() or None
+
+    assert eventually(answer, "statements pass again") == "passed"
+    assert eventually(lambda: system.reviewer.decide(request["id"], "approve").status_code == 200, "approved")
+    assert psql.communicate(timeout=30)[0] == "CREATE TABLE\n"
+    system.reviewer.status(request["id"], "executed")
