@@ -19,6 +19,11 @@ node, field or value not listed makes the statement unknown. 4. `meaning.py`: sq
 deparse of the tree, never the client's bytes, by which it can be fooled. It adds relations; an effect only
 it sees makes the statement unknown; its failing means nothing.
 
+5. With a snapshot of the database's catalog (`catalog.py`), `names.py` finds what the names in the tree reach,
+and `bodies.py` what that does: functions by their bodies (`plpgsql.py`), relations by triggers, rules, views,
+policies and foreign keys, types by checks and casts, C code by its extension (`extensions.py`). Without one such
+functions are unknown, and the rest cannot be seen.
+
 Invariants, each with a test:
 
 1. `classify` raises for no text, and the same text and environment give the same answer.
@@ -39,7 +44,9 @@ libpg_query. A process that takes hostile text uses `pgproxy.analysis`; one that
 
 from __future__ import annotations
 
-from classifier.classify import classify, rejected, unknown
+from classifier import implementation as implementation  # settles the lexer's form, so it comes first
+from classifier.catalog import CatalogSnapshot
+from classifier.classify import classify, knowledge_of, rejected, unknown
 from classifier.model import (
     UNPRIVILEGED,
     Action,
@@ -54,11 +61,13 @@ __all__ = [
     "UNPRIVILEGED",
     "Action",
     "ActionClass",
+    "CatalogSnapshot",
     "Classification",
     "Environment",
     "Risk",
     "Statement",
     "classify",
+    "knowledge_of",
     "rejected",
     "unknown",
 ]

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Final
 
 from classifier import grammar, lexer, meaning
+from classifier.bodies import Bodies
+from classifier.catalog import Catalog, CatalogSnapshot, settled_path
 from classifier.effects import EFFECTS
 from classifier.model import Action, ActionClass, Classification, Environment, Risk, Statement
 from classifier.risk import assess, is_privileged
 from classifier.utility import UTILITY
-from classifier.walk import Handler, Walk
+from classifier.walk import Handler, Knowledge, Walk, surroundings
 
 HANDLERS: Final[dict[str, Handler]] = {**EFFECTS, **UTILITY}
 MAX_NORMALIZED: Final = 64 * 1024  # characters; it is for people and for grouping
@@ -33,10 +35,21 @@ _DEFINING: Final = frozenset(
 _CHANGING: Final = _DEFINING | {ActionClass.WRITE}
 
 
-def classify(sql: str | bytes, environment: Environment = _DEFAULT) -> Classification:
-    """What a text sent to the server would do. Never raises for any text: what fails is `unknown`."""
+def knowledge_of(snapshot: CatalogSnapshot) -> Knowledge:
+    """What `classify` needs of a catalog. It remembers what it finds out, so one is made for a snapshot and kept."""
+    return Bodies(Catalog(snapshot), HANDLERS)
+
+
+def classify(
+    sql: str | bytes, environment: Environment = _DEFAULT, knowledge: Knowledge | None = None
+) -> Classification:
+    """What a text sent to the server would do. Never raises for any text: what fails is `unknown`.
+
+    `knowledge` is of the catalog that `environment.catalog_version` names; without it somebody's own functions are
+    unknown, and triggers, rules, views and casts stay unseen.
+    """
     try:
-        return _classify(sql, environment)
+        return _classify(sql, environment, knowledge)
     except lexer.TooHostile as error:
         return unknown(str(error))
     except lexer.LexicalError as error:
@@ -62,7 +75,7 @@ def rejected(message: str) -> Classification:
     return replace(unknown(message, "SyntaxError"), syntax_error=message)
 
 
-def _classify(sql: str | bytes, environment: Environment) -> Classification:
+def _classify(sql: str | bytes, environment: Environment, knowledge: Knowledge | None) -> Classification:
     try:
         text = sql.encode("utf-8") if isinstance(sql, str) else sql
         if not isinstance(sql, str):
@@ -75,6 +88,11 @@ def _classify(sql: str | bytes, environment: Environment) -> Classification:
     parsed = grammar.parse(scan.blanked)
     if [(s.start, s.end) for s in scan.spans] != [(p.start, p.end) for p in parsed]:
         return unknown("lexer and grammar do not agree where statements begin and end")
+    if environment.catalog_version and knowledge is None:
+        return unknown("the catalog of the database is not at hand")
+    if knowledge is not None:
+        path = settled_path(environment.search_path, environment.role)
+        environment = surroundings(environment, knowledge, search_path=path, run_path=path)
     if not parsed:
         return Classification(False, Risk.LOW, "", "", (), constant_free=False)
 
@@ -99,7 +117,7 @@ def _classify(sql: str | bytes, environment: Environment) -> Classification:
     actions = [action for statement in statements for action in statement.actions]
     return Classification(
         privileged=is_privileged(actions),
-        risk=assess(actions),
+        risk=_risk(actions),
         fingerprint=fingerprint,
         normalized=_shown(without_strings(grammar.normalize(scan.blanked) or scan.blanked)),
         statements=tuple(
@@ -127,6 +145,14 @@ def _with_sqlglot(statement: Statement, text: bytes) -> Statement:
             statement, actions=(*statement.actions, action), reasons=(*statement.reasons, reason), settings=("*",)
         )
     return replace(statement, relations=tuple(dict.fromkeys((*statement.relations, *reading.relations))))
+
+
+def _risk(actions: list[Action]) -> Risk:
+    """A function that runs with its owner's rights may do what the caller may not."""
+    risk = assess(actions)
+    if risk is Risk.LOW and any(action.verb == "security_definer" for action in actions):
+        return Risk.MEDIUM
+    return risk
 
 
 def _shown(normalized: str) -> str:

@@ -3,7 +3,7 @@
 An immutable or stable function cannot change anything, so it is a read unless named below (some stable ones
 dump whole tables). A volatile one is harmless only where it is named here as such. A name that no catalog
 in `data/builtins.py` holds is somebody's own function: without a snapshot of the server's catalog nobody
-can say what it does, and it is `unknown`.
+can say what it does, and it is `unknown`; with one, `bodies.py` asks it.
 
 A name stands for all its overloads: the worst counts. Names are the whole of it only because unqualified
 names reach pg_catalog first; `resolve` says unknown where the search_path tells otherwise.
@@ -158,6 +158,11 @@ def dangerous(name: str) -> Effect | None:
             if name.startswith(prefix):
                 return family
     return effect
+
+
+def is_builtin(name: str) -> bool:
+    """Whether PostgreSQL itself has a function of this name."""
+    return name in _KNOWN
 
 
 def resolve(schema: str | None, name: str, arguments: int, search_path: tuple[str, ...] | None) -> Effect | None:

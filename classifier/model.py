@@ -49,7 +49,8 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement of a text. The last five fields are for the session and not part of the public object."""
+    """One statement of a text. Those from `prepares` to `settings` are for the session and no part of
+    the public object."""
 
     kind: str  # the grammar's node, "CopyStmt"
     tag: str  # the command tag's verb, "COPY"
@@ -66,6 +67,9 @@ class Statement:
     deallocates: str | None = None
     # settings it may change, lower case; "*" when that cannot be told
     settings: tuple[str, ...] = ()
+    # "relation.column" as far as it can be told; "relation.*" where the catalog does not say which
+    columns_read: tuple[str, ...] = ()
+    columns_written: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,8 @@ class Classification:
                     "relations": list(s.relations),
                     "functions": list(s.functions),
                     "reasons": list(s.reasons),
+                    "columns_read": list(s.columns_read),
+                    "columns_written": list(s.columns_written),
                 }
                 for s in self.statements
             ],
@@ -121,3 +127,6 @@ class Environment:
     server_version: int = 180000  # server_version_num
     standard_conforming_strings: bool = True
     search_path: tuple[str, ...] | None = field(default=("pg_catalog", "public"))  # None: not known
+    role: str | None = None  # whom `$user` in the search_path means; None: not known
+    catalog_version: int = 0  # of the snapshot to judge by; 0: none
+    catalog_changed: bool = False  # by this session, in a transaction that no snapshot can see

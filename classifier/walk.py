@@ -9,8 +9,9 @@ The walk keeps its own stack: a tree's depth is the client's choice, Python's re
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, NamedTuple, Protocol
 
 from classifier import functions, relations
 from classifier.functions import Effect
@@ -29,6 +30,53 @@ _LEAVES: Final = frozenset({"String", "Integer", "Float", "Boolean", "BitString"
 _NOTHING: Final[Names] = frozenset()
 
 
+class Node(NamedTuple):
+    """Something of the catalog that a statement sets off: calling a function, reading or changing a relation,
+    making a value of a type. `path` is the search_path a body's names are looked for in."""
+
+    kind: str  # function, read, write, type
+    oid: int
+    event: str
+    path: tuple[str, ...] | None
+
+
+class Consequences(NamedTuple):
+    """What nodes of the catalog do, and all that these set off in turn."""
+
+    actions: Iterable[Action]
+    settings: Iterable[str]
+
+
+class Knowledge(Protocol):
+    """The catalog, as a walk asks it (`bodies.py`)."""
+
+    def look(self, walk: Walk, kind: str, tree: Tree) -> None:
+        """Notes what a node's names reach."""
+        ...
+
+    def call(self, walk: Walk, schema: str | None, name: str, arguments: int | None) -> None:
+        """Notes what a call reaches, PostgreSQL's own functions included."""
+        ...
+
+    def consequences(self, nodes: Iterable[Node]) -> Consequences: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings(Environment):
+    """An environment with the catalog its version names. `run_path`: where the bodies of what is called look for
+    names, which in a view's or an expression's text, whose own names are bound, is not where these are looked for."""
+
+    knowledge: Knowledge | None = field(default=None, compare=False)
+    run_path: tuple[str, ...] | None = None
+
+
+def surroundings(environment: Environment, knowledge: Knowledge | None, **changes: Any) -> Surroundings:
+    """An environment with a catalog; `changes` are fields of it."""
+    values = {item.name: getattr(environment, item.name) for item in fields(Environment)}
+    values["run_path"] = environment.search_path
+    return Surroundings(**values | changes, knowledge=knowledge)
+
+
 class Walk:
     """What one statement's tree adds up to. `handlers` is given and not imported, for the two need each other."""
 
@@ -40,6 +88,13 @@ class Walk:
     ) -> None:
         self.handlers = handlers
         self.environment = environment
+        self.knowledge: Knowledge | None = None
+        self.run_path: tuple[str, ...] | None = None
+        if isinstance(environment, Surroundings):
+            self.knowledge = environment.knowledge
+            self.run_path = environment.run_path
+        self.nodes: dict[Node, None] = {}
+        self.last_statement = ""  # the kind of the one most lately met
         self.prepared_here = prepared  # by earlier statements of the same text
         self.actions: dict[Action, None] = {}
         self.relations: dict[str, None] = {}
@@ -70,7 +125,7 @@ class Walk:
             return
         self.tag = meaning.tag
         self.visit(kind, tree, _NOTHING)
-        self._judge_secrets()
+        self.judge_secrets()
 
     def visit(self, kind: str, tree: Tree, visible: Names) -> None:
         """Visits one node and all below it."""
@@ -87,7 +142,10 @@ class Walk:
             self._visited += 1
             meaning = STATEMENTS.get(kind)
             if meaning is not None:
+                self.last_statement = kind
                 self._statement(kind, tree)
+            if self.knowledge is not None:
+                self.knowledge.look(self, kind, tree)
             handler = self.handlers.get(kind)
             done: tuple[str, ...] | None = None
             if handler is not None:
@@ -159,8 +217,8 @@ class Walk:
 
     def effect(self, effect: Effect | None, object_: str | None = None) -> None:
         """Notes what a table of effects said, if it said anything."""
-        if effect is None:
-            return
+        if effect is None or (effect.verb == "unknown_operator" and self.knowledge is not None):
+            return  # with a catalog, `look` has judged the operator
         self.add(effect.cls, effect.verb, object_, effect.detail)
         if effect.cls in (ActionClass.UNKNOWN, ActionClass.CODE):
             self.settings["*"] = None  # what cannot be read may change any of them
@@ -184,7 +242,8 @@ class Walk:
         self.executes.update(dict.fromkeys(statement.executes))
 
     def statement(self, kind: str) -> Statement:
-        """The statement walked, as a value."""
+        """The statement walked, as a value, with what the catalog's objects in it set off."""
+        self.settle()
         prepared = None
         if self.prepared is not None:
             actions = self.prepared.actions
@@ -202,6 +261,18 @@ class Walk:
             deallocates=self.deallocates,
             settings=("*",) if "*" in self.settings else tuple(self.settings),
         )
+
+    def settle(self) -> None:
+        """Adds what the catalog's objects met so far do."""
+        if self.knowledge is None or not self.nodes:
+            return
+        found = self.knowledge.consequences(self.nodes)
+        self.nodes = {}
+        for action in found.actions:
+            self.actions[action] = None
+            if action.detail:
+                self.reasons[action.detail] = None
+        self.settings.update(dict.fromkeys(found.settings))
 
     def relation(self, range_var: Tree) -> str:
         """Notes a relation whatever its name hides; returns the name as written."""
@@ -226,10 +297,14 @@ class Walk:
             return
         schema = parts[-2] if len(parts) > 1 else None
         self.functions[".".join(parts)] = None
+        if self.knowledge is not None:
+            self.knowledge.call(self, schema, parts[-1], arguments)
+            return
         effect = functions.resolve(schema, parts[-1], arguments, self.environment.search_path)
         self.effect(effect, parts[-1] if effect is not None and effect.cls != ActionClass.UNKNOWN else None)
 
-    def _judge_secrets(self) -> None:
+    def judge_secrets(self) -> None:
+        """Notes columns that hold secrets, once the whole tree has been seen."""
         for name, aliases in self.secrets_read.items():
             secret = relations.SECRET_COLUMNS[name]
             if (

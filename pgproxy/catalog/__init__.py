@@ -1,0 +1,1 @@
+"""What each database of the upstream holds, kept fresh for the classifier."""
