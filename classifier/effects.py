@@ -11,10 +11,20 @@ from typing import Any, Final
 from classifier import relations, settings
 from classifier.functions import EXACT, Effect
 from classifier.model import ActionClass
-from classifier.restriction import has_pattern, is_restricting
+from classifier.restriction import is_restricting, reads_whole_target, scope_of
 from classifier.walk import Handler, Tree, Walk, relation_name, strings
 
 C = ActionClass
+
+
+_MAPPINGS: Final = Effect(C.EXPORT, "read_secret", "may show the options of user mappings, which hold passwords")
+# Beside those of pg_catalog, which `relations.py` knows by column.
+_SECRET_VIEWS: Final = {
+    ("information_schema", "user_mapping_options"): _MAPPINGS,
+    ("information_schema", "_pg_user_mappings"): _MAPPINGS,
+}
+# The values of any table's long columns, under a name that says nothing of the table ("TOAST").
+_TOAST: Final = Effect(C.EXPORT, "read_toast", "reads the raw values of a table's long columns")
 
 
 def constant(item: Any) -> str | None:
@@ -62,20 +72,28 @@ def _select(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
 
 
 def _insert(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
-    walk.add(C.WRITE, "insert", walk.target(tree.get("relation", {})))
+    target = tree.get("relation", {})
+    name = walk.target(target)
+    if tree.get("onConflictClause", {}).get("action") == "ONCONFLICT_UPDATE":
+        conflict = tree["onConflictClause"]
+        scope = scope_of(target)
+        source = tree.get("selectStmt", {}).get("SelectStmt", {})
+        if reads_whole_target(source, scope) and not is_restricting(conflict.get("whereClause"), scope):
+            walk.add(C.BULK_WRITE, "upsert_all", name, "updates every row by inserting the table into itself")
+        walk.constants_matter |= scope.constants_matter
+    walk.add(C.WRITE, "insert", name)
     return None
 
 
 def _change(walk: Walk, tree: Tree, verb: str) -> tuple[str, ...] | None:
     target = tree.get("relation", {})
     name = walk.target(target)
-    where = tree.get("whereClause")
-    if is_restricting(where):
+    scope = scope_of(target, tree.get("fromClause") or tree.get("usingClause") or ())
+    if is_restricting(tree.get("whereClause"), scope):
         walk.add(C.WRITE, verb, name)
     else:
         walk.add(C.BULK_WRITE, f"{verb}_all", name, f"{verb}s without a restricting WHERE")
-    if has_pattern(where):
-        walk.constants_matter = True
+    walk.constants_matter |= scope.constants_matter
     if verb == "update" and target.get("relname") == "pg_settings":
         walk.constants_matter = True
     return None
@@ -90,22 +108,23 @@ def _delete(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
 
 
 def _merge(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
-    name = walk.target(tree.get("relation", {}))
-    joined = is_restricting(tree.get("joinCondition"))
+    target = tree.get("relation", {})
+    name = walk.target(target)
+    scope = scope_of(target, [tree.get("sourceRelation", {})])
+    joined = is_restricting(tree.get("joinCondition"), scope)
     bulk = False
     for item in tree.get("mergeWhenClauses", []):
         clause = item.get("MergeWhenClause", {})
         if clause.get("commandType") not in ("CMD_UPDATE", "CMD_DELETE"):
             continue
         unmatched = clause.get("matchKind") == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE"
-        if (unmatched or not joined) and not is_restricting(clause.get("condition")):
+        if (unmatched or not joined) and not is_restricting(clause.get("condition"), scope):
             bulk = True
     if bulk:
         walk.add(C.BULK_WRITE, "merge_all", name, "may change every row")
     else:
         walk.add(C.WRITE, "merge", name)
-    if has_pattern(tree.get("joinCondition")) or has_pattern(tree.get("mergeWhenClauses")):
-        walk.constants_matter = True
+    walk.constants_matter |= scope.constants_matter
     return None
 
 
@@ -115,7 +134,9 @@ def _range_var(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     if schema is None and name in walk.visible:
         return None
     walk.relation(tree)
-    walk.effect(relations.reading(schema, name), relation_name(tree))
+    walk.effect(relations.reading(schema, name) or _SECRET_VIEWS.get((schema or "", name)), relation_name(tree))
+    if schema is not None and schema.startswith("pg_toast"):
+        walk.effect(_TOAST, relation_name(tree))
     if name in relations.SECRET_COLUMNS and schema in (None, "pg_catalog"):
         alias = tree.get("alias")
         names = walk.secrets_read.setdefault(name, {name})

@@ -26,6 +26,7 @@ _GUARDS: Final[dict[str, frozenset[str]]] = {
     "password_encryption": frozenset({"scram-sha-256"}),
     "restrict_nonsystem_relation_kind": frozenset({"view, foreign-table", "view,foreign-table"}),
     "createrole_self_grant": frozenset({""}),
+    "local_preload_libraries": frozenset({""}),
 }
 # Encodings in which no byte of a longer character looks like ASCII ("Character Set Support"). The others
 # could hide
@@ -60,7 +61,7 @@ HARMLESS_SUPERUSER: Final = frozenset(
 )
 # Extensions whose settings steer auditing or run code.
 _GUARDED_EXTENSIONS: Final = (
-    *("pgaudit.", "set_user.", "sepgsql."),
+    *("pgaudit.", "set_user.", "sepgsql.", "pg_stat_statements.", "credcheck.", "supautils.", "anon."),
     *("plperl.", "pltcl.", "plpython", "pljava.", "plv8."),
 )
 # Names that are not settings of their own but ways to spell one.

@@ -264,6 +264,8 @@ def _alter_table(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
         subtype = item.get("AlterTableCmd", {}).get("subtype")
         if subtype == "AT_ChangeOwner":
             walk.add(C.GRANT, "change_owner", name, "changes who owns it")
+        elif subtype == "AT_GenericOptions":
+            _foreign_options(walk, item["AlterTableCmd"].get("def", {}).get("List", {}).get("items", []), verb, name)
         elif subtype in ("AT_DisableRowSecurity", "AT_NoForceRowSecurity"):
             walk.add(C.DDL, "disable_row_security", name, "switches row security off")
     return None
@@ -312,10 +314,22 @@ def _create_table_as(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
 def _foreign_table(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     name = walk.relation(tree.get("base", {}).get("relation", {}))
     walk.add(C.DDL, "create_foreign_table", name, "creates a foreign table")
-    options = {item.get("DefElem", {}).get("defname", "") for item in tree.get("options", [])}
-    if options & {"filename", "program"}:
-        walk.add(C.FILE, "create_foreign_table", name, "reaches a file or program of the server")
+    _foreign_options(walk, tree.get("options", []), "create_foreign_table", name)
     return None
+
+
+def _foreign_options(walk: Walk, options: list[Tree], verb: str, name: str) -> None:
+    names = {item.get("DefElem", {}).get("defname", "") for item in options}
+    if names & {"filename", "program"}:
+        walk.add(C.FILE, verb, name, "reaches a file or program of the server")
+
+
+def _rename(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    if tree.get("renameType") == "OBJECT_ROLE":
+        walk.set_tag("ALTER ROLE")
+        walk.add(C.ROLE, "alter_role", tree.get("subname"), "renames a role")
+        return None
+    return _RENAME(walk, tree)
 
 
 def _with_word(kind: str, field: str, verb: str) -> Handler:
@@ -338,6 +352,7 @@ def _with_word(kind: str, field: str, verb: str) -> Handler:
     return handle
 
 
+_RENAME: Final = _with_word("RenameStmt", "renameType", "ALTER")
 _SPECIAL: Final[dict[str, Handler]] = {
     "CopyStmt": _copy,
     "VariableSetStmt": _set,
@@ -361,7 +376,7 @@ _SPECIAL: Final[dict[str, Handler]] = {
     "AlterSystemStmt": _stored_setting("AlterSystemStmt"),
     "AlterRoleSetStmt": _stored_setting("AlterRoleSetStmt"),
     "AlterDatabaseSetStmt": _stored_setting("AlterDatabaseSetStmt"),
-    "RenameStmt": _with_word("RenameStmt", "renameType", "ALTER"),
+    "RenameStmt": _rename,
     "AlterOwnerStmt": _with_word("AlterOwnerStmt", "objectType", "ALTER"),
     "AlterObjectSchemaStmt": _with_word("AlterObjectSchemaStmt", "objectType", "ALTER"),
     "DefineStmt": _with_word("DefineStmt", "kind", "CREATE"),

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from classifier import grammar
-from classifier.restriction import is_restricting
+from classifier import classify, grammar
+from classifier.restriction import Reach, Scope, is_restricting, judge, scope_of
 
 
-def restricts(condition: str) -> bool:
+def restricts(condition: str, using: str = "") -> bool:
+    (parsed,) = grammar.parse(f"delete from t {using} where {condition}".encode())
+    scope = scope_of(parsed.tree["relation"], parsed.tree.get("usingClause", ()))
+    return is_restricting(parsed.tree["whereClause"], scope)
+
+
+def reach(condition: str) -> tuple[Reach, bool]:
     (parsed,) = grammar.parse(f"delete from t where {condition}".encode())
-    return is_restricting(parsed.tree["whereClause"])
+    scope = Scope("t", ("", "t"))
+    return judge(parsed.tree["whereClause"], scope), scope.constants_matter
 
 
 @pytest.mark.parametrize(
@@ -36,6 +43,27 @@ def restricts(condition: str) -> bool:
         "(a, b) = (1, 2)",
         "coalesce(a, b) > 0",
         "active",
+        "false",
+        "not active",
+        "a = 1 or false",
+        "1 = 0",
+        "a < 1 or a > 5",
+        "a is null or b is not null",
+        "exists (select 1 from u where u.a = t.a)",
+        "exists (select 1 from u join v on v.a = t.a)",
+        "exists (select from unnest(t.a) x)",
+        "exists (select 1 from (select 1 from u where u.a = t.a) x)",
+        "not exists (select 1 from u where u.a = t.a)",
+        "a in (select a from t where b = 1)",
+        "a in (select a from t limit 5)",
+        "a = (select max(a) from t)",
+        "case when a = 1 then true else false end",
+        "a ->> 'x' is not null",
+        "a is not null",
+        "a similar to 'x%'",
+        "(a = 1) is true",
+        "(a = 1) is not true",
+        "(select count(*) from u where u.a = t.a) > 3",
     ],
 )
 def test_it_restricts(condition: str) -> None:
@@ -66,6 +94,33 @@ def test_it_restricts(condition: str) -> None:
         "(select true)",
         "now() > '2020-01-01'",
         "random() >= 0",
+        "not (1 = 2)",
+        "a = 1 or a <> 1",
+        "a < 5 or 5 <= a",
+        "a is null or a is not null",
+        "a or not a",
+        "a = t.a",
+        "a is not distinct from a",
+        "f(a, 1) = f(a, 1)",
+        "a in (1, a)",
+        "a between a and t.a",
+        "a = any (array[a])",
+        "a = any (array(select a from t))",
+        "a = (select t.a)",
+        "a in (select a from t)",
+        "a in (select x.a from public.t x where true)",
+        "a similar to '%'",
+        "a ^@ ''",
+        "starts_with(a, '')",
+        "ctid is not null",
+        "(a = 1) is not null",
+        "(a = 1) is not unknown",
+        "case when a = 1 then true else 1 = 1 end",
+        "exists (select a from t)",
+        "exists (select 1 from u where u.a = 5)",
+        "exists (select 1 from (select a from u) x)",
+        "not exists (select 1 from u)",
+        "5 = (select count(*) from u where u.a = 1)",
     ],
 )
 def test_it_lets_every_row_through(condition: str) -> None:
@@ -74,3 +129,50 @@ def test_it_lets_every_row_through(condition: str) -> None:
 
 def test_no_condition_restricts_nothing() -> None:
     assert not is_restricting(None)
+
+
+@pytest.mark.parametrize(
+    ("using", "condition", "expected"),
+    [
+        ("using u", "u.a = 1", False),
+        ("using u", "u.a = 1 and t.b = u.b", True),
+        ("using u", "a = 1", True),
+        ("using t u", "t.a = u.a", False),
+        ("using t u", "t.a < u.a", True),
+        ("using t u", "t.a = u.b", True),
+        ("using public.t u", "u.a = t.a", False),
+        ("using (select 1 as one) s", "one = 1", False),
+        ("using (values (1)) s(one)", "one = 1 and s is not null", False),
+        ("using u join v on u.a = v.a", "v.b = 1", False),
+        ("using u join v on u.a = v.a", "v.b = t.b", True),
+    ],
+)
+def test_a_condition_on_other_tables_restricts_nothing(using: str, condition: str, expected: bool) -> None:
+    assert restricts(condition, using) is expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("a = 1", (Reach.SOME, False)),
+        ("a = 1 or b = 2", (Reach.SOME, False)),
+        ("(a, b) = (1, 2)", (Reach.SOME, False)),
+        ("a < 1 or a > 5", (Reach.SOME, False)),
+        ("a < 1 or a >= 5", (Reach.SOME, True)),
+        ("a like 'x'", (Reach.SOME, True)),
+        ("1 = 0", (Reach.NONE, True)),
+        ("true", (Reach.EVERY, True)),
+        ("f(a, 1) = f(a, 2)", (Reach.SOME, True)),
+        ("$1", (Reach.SAME, False)),
+        ("not $1", (Reach.SAME, False)),
+        ("current of c", (Reach.SOME, False)),
+    ],
+)
+def test_it_says_whether_another_constant_could_change_the_answer(condition: str, expected: tuple[Reach, bool]) -> None:
+    assert reach(condition) == expected
+
+
+def test_an_answer_that_hangs_on_a_constant_is_not_constant_free() -> None:
+    assert classify("delete from t where a = 1").constant_free
+    assert not classify("delete from t where 1 = 0").constant_free
+    assert not classify("insert into t select * from t where 1 = 0 on conflict (a) do update set b = 1").constant_free
