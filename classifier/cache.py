@@ -1,9 +1,10 @@
 """Two levels of memory: exact text to classification, normal form to classification.
 
-The second level is only for classifications that no constant can change (`constant_free`), for texts the lexer
-calls small (libpg_query runs in the caller's process here), and with standard_conforming_strings on (off, a
-backslash inside a constant would matter). The key holds the whole Environment, interned to a number, because
-a dataclass's hash costs more than the look-up.
+The second level is only for classifications that no constant can change (`constant_free`), and with
+standard_conforming_strings on (off, a backslash inside a constant would matter). Only the lexer runs here, never
+libpg_query: what it must say about a form (`normal.learn`) comes with the answer from the process that
+analysed. The key holds the whole Environment, interned to a number, because a dataclass's hash costs more than
+the look-up.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from classifier import grammar, lexer
+from classifier import lexer, normal
 from classifier.model import Classification, Environment
+from classifier.normal import Kept
 
 MAX_TEXT: Final = 64 * 1024  # longer texts are not remembered: they are hardly ever the same twice
 
@@ -25,7 +27,7 @@ class ClassificationCache:
         self._characters = characters
         self._held = 0
         self._exact: OrderedDict[tuple[str, int], Classification] = OrderedDict()
-        self._normal: OrderedDict[tuple[bytes, int], Classification] = OrderedDict()
+        self._normal: OrderedDict[tuple[bytes, int], tuple[Classification, Kept]] = OrderedDict()
         self._environments: dict[Environment, int] = {}
         self._next_environment = 0
         self._last: tuple[Environment, int] | None = None
@@ -47,32 +49,40 @@ class ClassificationCache:
         """By normal form; remembers the exact text when it finds something."""
         if not self._normal:
             return None
-        form = _normal_form(text, environment)
-        if form is None:
+        data = _normalizable(text, environment)
+        form = None if data is None else lexer.form(data)
+        if data is None or form is None:
             return None
-        key = (form[0], self._number(environment))
-        found = self._normal.get(key)
+        key = (form.key, self._number(environment))
+        entry = self._normal.get(key)
+        if entry is None:
+            return None
+        found, kept = entry
         # the count of statements is a second opinion that costs nothing
-        if found is None or len(found.statements) != form[1]:
+        if len(found.statements) != form.statements or not (not kept or normal.holds(kept, form, data)):
             return None
         self._normal.move_to_end(key)
         self._keep_exact(text, environment, found)
         return found
 
-    def store(self, text: str, environment: Environment, classification: Classification) -> None:
-        """Remembers an answer at every level it is good for."""
+    def store(
+        self, text: str, environment: Environment, classification: Classification, kept: Kept | None = None
+    ) -> None:
+        """Remembers an answer at every level it is good for. `kept` is what `normal.learn` said about the text;
+        None keeps it from the second level."""
         if len(text) > MAX_TEXT:
             return
         self._keep_exact(text, environment, classification)
-        if not classification.constant_free:
+        if kept is None or not classification.constant_free:
             return
-        form = _normal_form(text, environment)
+        data = _normalizable(text, environment)
+        form = None if data is None else lexer.form(data)
         if form is None:
             return
-        key = (form[0], self._number(environment))
+        key = (form.key, self._number(environment))
         if key not in self._normal:
-            self._held += len(form[0])
-        self._normal[key] = classification
+            self._held += len(form.key)
+        self._normal[key] = (classification, kept)
         self._shrink()
 
     def clear(self) -> None:
@@ -86,7 +96,8 @@ class ClassificationCache:
         if key not in self._exact:
             self._held += len(text)
         self._exact[key] = classification
-        self._shrink()
+        if len(self._exact) > self._entries or self._held > self._characters:
+            self._shrink()
 
     def _shrink(self) -> None:
         while len(self._exact) > self._entries or (self._held > self._characters and self._exact):
@@ -111,15 +122,11 @@ class ClassificationCache:
         return number
 
 
-def _normal_form(text: str, environment: Environment) -> tuple[bytes, int] | None:
-    """Normal form and number of statements, where they may be found out in this process."""
-    if len(text) > lexer.SMALL_BYTES or not environment.standard_conforming_strings:
+def _normalizable(text: str, environment: Environment) -> bytes | None:
+    """The text as bytes, where it may have a normal form."""
+    if len(text) > normal.MAX_BYTES or not environment.standard_conforming_strings:
         return None
     try:
-        scan = lexer.scan(text.encode("utf-8"))
-    except (UnicodeError, lexer.TooHostile, lexer.LexicalError):
+        return text.encode("utf-8")
+    except UnicodeError:
         return None
-    if not scan.is_small:
-        return None
-    form = grammar.normalize(scan.blanked)
-    return None if form is None else (form, len(scan.spans))

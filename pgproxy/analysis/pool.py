@@ -5,42 +5,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-import os
-import sys
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Iterator
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
-import classifier
 from classifier import Classification, Environment, unknown
-from classifier.cache import ClassificationCache
+from classifier.cache import MAX_TEXT, ClassificationCache
 from classifier.lexer import MAX_BYTES, SMALL_BYTES
-from pgproxy.analysis.codec import HEADER, decode_answer, encode_question, frame
+from pgproxy.analysis.analyser import Analyser, AnalyserFailed
+from pgproxy.analysis.codec import Answer, encode_question
+
+__all__ = ["AnalyserFailed", "AnalyserPool"]
 
 log = logging.getLogger("pgproxy.analysis")
 
-START_LIMIT_S: Final = 30.0
-_ROOT: Final = str(Path(classifier.__file__).resolve().parent.parent)
+RESTART_DELAY_S: Final = 0.5  # between attempts, when one could not be started
 
 
-class AnalyserFailed(Exception):
-    """An analyser died or sent something that is no answer."""
-
-
-@dataclass(slots=True)
 class _Job:
-    text: str
-    environment: Environment
-    done: asyncio.Future[Classification]
-    since: float = field(default_factory=monotonic)
+    """A text to be analysed and everyone who waits for it."""
 
-    @property
-    def is_long(self) -> bool:
-        return len(self.text) > SMALL_BYTES
+    __slots__ = ("done", "environment", "is_long", "since", "text")
+
+    def __init__(self, text: str, environment: Environment, done: asyncio.Future[Classification]) -> None:
+        self.text = text
+        self.environment = environment
+        self.done = done
+        self.since = monotonic()
+        self.is_long = len(text) > SMALL_BYTES
 
 
 class AnalyserPool:
@@ -70,10 +63,11 @@ class AnalyserPool:
         self._long: deque[_Job] = deque()
         self._long_running = 0
         self._under_way: dict[tuple[str, Environment], _Job] = {}
-        self._changed = asyncio.Condition()
-        self._runners: set[asyncio.Task[None]] = set()
-        self._analysers: list[_Analyser | None] = []
-        self._closed = False
+        self._analysers: set[Analyser] = set()
+        self._idle: list[Analyser] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[_Job] = set()
+        self._open = False
 
     @property
     def cache(self) -> ClassificationCache:
@@ -83,35 +77,36 @@ class AnalyserPool:
     @property
     def process_ids(self) -> tuple[int, ...]:
         """The analysers alive."""
-        return tuple(a.pid for a in self._analysers if a is not None and a.is_alive)
+        return tuple(sorted(a.pid for a in self._analysers if a.is_alive))
 
     async def start(self) -> None:
         """Starts the analysers and waits until each can answer. Raises `AnalyserFailed` when one cannot."""
-        starts = (self._start_analyser() for _ in range(self._processes))
+        starts = (Analyser.start(self._time_limit_s, self._memory_bytes) for _ in range(self._processes))
         started = await asyncio.gather(*starts, return_exceptions=True)
-        self._analysers = [a for a in started if isinstance(a, _Analyser)]
+        self._analysers = {a for a in started if isinstance(a, Analyser)}
         failures = [a for a in started if isinstance(a, BaseException)]
         if failures:
             await self.close()
             raise failures[0]
-        loop = asyncio.get_running_loop()
-        for slot in range(self._processes):
-            task = loop.create_task(self._run(slot), name=f"analyser-{slot}")
-            self._runners.add(task)
+        self._open = True
+        self._idle.extend(self._analysers)
+        for analyser in self._analysers:
+            analyser.watch(self._lost)
+        self._dispatch()
 
     async def close(self) -> None:
         """Ends the analysers; texts still waiting are answered `unknown`."""
-        self._closed = True
-        for task in self._runners:
+        self._open = False
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._runners, return_exceptions=True)
-        self._runners.clear()
-        for analyser in self._analysers:
-            if analyser is not None:
-                await analyser.stop()
-        self._analysers = []
-        for job in list(self._under_way.values()):
-            self._answer(job, unknown("the proxy is shutting down"))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        analysers, self._analysers, self._idle = self._analysers, set(), []
+        for analyser in analysers:
+            await analyser.stop()
+        for job in [*self._short, *self._long, *self._running]:
+            self._finish(job, unknown("the proxy is shutting down"))
+        self._short.clear()
+        self._long.clear()
 
     def lookup(self, text: str, environment: Environment) -> Classification | None:
         """What the caches know; never blocks."""
@@ -129,150 +124,141 @@ class AnalyserPool:
         """The classification of a text the caches did not know; never raises for a bad text."""
         if self._count_cache is not None:
             self._count_cache("miss")
-        if self._closed or not self._runners:
+        if not self._open:
             return unknown("no analyser is running")
         if len(text) > MAX_BYTES:
             return unknown("the text is too long to be analysed")
-        key = (text, environment)
-        job = self._under_way.get(key)
-        if job is None:
+        if len(text) > MAX_TEXT:
+            # hashing it would hold up the loop, and two of it at once are rare
             job = _Job(text, environment, asyncio.get_running_loop().create_future())
-            self._under_way[key] = job
-            (self._long if job.is_long else self._short).append(job)
-            async with self._changed:
-                self._changed.notify()
+            self._enqueue(job)
+            return await job.done
+        key = (text, environment)
+        known = self._under_way.get(key)
+        if known is None:
+            known = _Job(text, environment, asyncio.get_running_loop().create_future())
+            self._under_way[key] = known
+            self._enqueue(known)
         # a session that goes away must not take the answer from others that wait for the same text
-        return await asyncio.shield(job.done)
+        return await asyncio.shield(known.done)
 
-    def _next(self) -> _Job | None:
-        if self._short:
-            return self._short.popleft()
-        if self._long and self._long_running < max(1, self._processes - 1):
-            return self._long.popleft()
-        return None
+    def _enqueue(self, job: _Job) -> None:
+        (self._long if job.is_long else self._short).append(job)
+        self._dispatch()
 
-    async def _take(self) -> _Job:
-        async with self._changed:
-            while (job := self._next()) is None:
-                await self._changed.wait()
+    def _dispatch(self) -> None:
+        """Gives waiting texts to idle analysers. Long ones never occupy the last of them."""
+        while self._idle:
+            if self._short:
+                job = self._short.popleft()
+            elif self._long and self._long_running < max(1, self._processes - 1):
+                job = self._long.popleft()
+            else:
+                return
+            analyser = self._idle.pop()
+            if not analyser.is_alive:
+                (self._long if job.is_long else self._short).appendleft(job)
+                continue  # its watcher is about to replace it
             if job.is_long:
                 self._long_running += 1
-            return job
+            self._running.add(job)
+            self._ask(analyser, job)
 
-    async def _run(self, slot: int) -> None:
-        """One analyser's share of the work, for as long as the pool lives."""
-        while True:
-            job = await self._take()
-            try:
-                answer = await self._ask(slot, job)
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:  # a bug here must not end the runner: fail closed and go on
-                log.error("analysis failed unexpectedly: %s", type(error).__name__)
-                answer = unknown("the analysis failed")
-                await self._drop(slot)
-            finally:
-                if job.is_long:
-                    async with self._changed:
-                        self._long_running -= 1
-                        self._changed.notify()
-            self._answer(job, answer)
-            if self._analysers[slot] is None:
-                with contextlib.suppress(AnalyserFailed, OSError):
-                    self._analysers[slot] = await self._start_analyser()
+    def _ask(self, analyser: Analyser, job: _Job) -> None:
+        def answered(payload: bytes | None) -> None:
+            if payload is None:
+                self._failed(analyser, job, "its analysis ended an analyser process")
+            elif len(payload) <= MAX_TEXT:
+                with self._guarded(analyser, job):
+                    answer = Answer(payload)
+                    while not answer.read():
+                        pass
+                    self._answered(analyser, job, answer)
+            else:
+                self._spawn(self._read(analyser, job, payload))
 
-    async def _ask(self, slot: int, job: _Job) -> Classification:
-        analyser = self._analysers[slot]
-        try:
-            if analyser is None or not analyser.is_alive:
-                analyser = self._analysers[slot] = await self._start_analyser()
-            answer = await asyncio.wait_for(
-                analyser.ask(encode_question(job.text, job.environment)), self._time_limit_s
-            )
-            classification = decode_answer(answer)
-        except TimeoutError:
+        def late() -> None:
             log.warning("an analyser took longer than %s s and was replaced", self._time_limit_s)
-            await self._drop(slot)
-            return unknown(f"its analysis took longer than {self._time_limit_s:g} s")
-        except (AnalyserFailed, OSError, ValueError, TypeError) as error:
-            log.warning("an analyser failed (%s) and was replaced", type(error).__name__)
-            await self._drop(slot)
-            return unknown("its analysis ended an analyser process")
-        self._cache.store(job.text, job.environment, classification)
-        return classification
+            self._failed(analyser, job, f"its analysis took longer than {self._time_limit_s:g} s")
 
-    def _answer(self, job: _Job, classification: Classification) -> None:
-        self._under_way.pop((job.text, job.environment), None)
+        with self._guarded(analyser, job):
+            question = encode_question(job.text, job.environment)
+            if len(job.text) <= MAX_TEXT:
+                analyser.ask(next(question), answered, late)
+            else:
+                analyser.expect(answered, late)
+                self._spawn(self._send(analyser, job, question))
+
+    async def _send(self, analyser: Analyser, job: _Job, question: Iterator[bytes]) -> None:
+        with self._guarded(analyser, job):
+            for piece in question:
+                await analyser.send(piece)
+
+    async def _read(self, analyser: Analyser, job: _Job, payload: bytes) -> None:
+        with self._guarded(analyser, job):
+            answer = Answer(payload)
+            while not answer.read():  # noqa: ASYNC110 - between two parts it is the others' turn
+                await asyncio.sleep(0)
+            self._answered(analyser, job, answer)
+
+    @contextlib.contextmanager
+    def _guarded(self, analyser: Analyser, job: _Job) -> Iterator[None]:
+        """Whatever fails, a bug here included, the text is answered: fail closed and go on."""
+        try:
+            yield
+        except Exception as error:
+            log.error("analysis failed unexpectedly: %s", type(error).__name__)
+            self._failed(analyser, job, "the analysis failed")
+
+    def _answered(self, analyser: Analyser, job: _Job, answer: Answer) -> None:
+        classification, kept = answer.result()
+        self._cache.store(job.text, job.environment, classification, kept)
+        if analyser.is_alive and analyser in self._analysers:
+            self._idle.append(analyser)
+        self._finish(job, classification)
+        self._dispatch()
+
+    def _failed(self, analyser: Analyser, job: _Job, reason: str) -> None:
+        self._finish(job, unknown(reason))
+        analyser.kill()
+
+    def _finish(self, job: _Job, classification: Classification) -> None:
+        if job.done.done():
+            return
+        if job in self._running:
+            self._running.remove(job)
+            if job.is_long:
+                self._long_running -= 1
+        if len(job.text) <= MAX_TEXT:
+            self._under_way.pop((job.text, job.environment), None)
         if self._observe_miss is not None:
             self._observe_miss(monotonic() - job.since)
-        if not job.done.done():
-            job.done.set_result(classification)
+        job.done.set_result(classification)
 
-    async def _drop(self, slot: int) -> None:
-        analyser = self._analysers[slot]
-        self._analysers[slot] = None
-        if analyser is not None:
-            await analyser.stop()
+    def _lost(self, analyser: Analyser) -> None:
+        """An analyser is gone, for whatever reason; another takes its place."""
+        self._analysers.discard(analyser)
+        if analyser in self._idle:
+            self._idle.remove(analyser)
+        if self._open:
+            self._spawn(self._replace(analyser))
 
-    async def _start_analyser(self) -> _Analyser:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-P", "-m", "pgproxy.analysis.process"),
-            str(math.ceil(self._time_limit_s)),
-            str(self._memory_bytes),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={"PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, sys.path)])},
-        )
-        analyser = _Analyser(process)
-        try:
-            await asyncio.wait_for(analyser.receive(), START_LIMIT_S)
-        except (TimeoutError, AnalyserFailed):
-            await analyser.stop()
-            raise AnalyserFailed("an analyser did not start") from None
-        except asyncio.CancelledError:
-            await analyser.stop()
-            raise
-        return analyser
+    async def _replace(self, analyser: Analyser) -> None:
+        await analyser.stop()
+        while self._open:
+            try:
+                successor = await Analyser.start(self._time_limit_s, self._memory_bytes)
+            except (AnalyserFailed, OSError) as error:
+                log.warning("an analyser could not be started (%s)", type(error).__name__)
+                await asyncio.sleep(RESTART_DELAY_S)
+                continue
+            self._analysers.add(successor)
+            self._idle.append(successor)
+            successor.watch(self._lost)
+            self._dispatch()
+            return
 
-
-class _Analyser:
-    """One process and its two pipes."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def is_alive(self) -> bool:
-        stdout = self._process.stdout
-        return self._process.returncode is None and stdout is not None and not stdout.at_eof()
-
-    async def ask(self, question: bytes) -> bytes:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(frame(question))
-            await self._process.stdin.drain()
-        except ConnectionError as error:
-            raise AnalyserFailed from error
-        return await self.receive()
-
-    async def receive(self) -> bytes:
-        assert self._process.stdout is not None
-        try:
-            (length,) = HEADER.unpack(await self._process.stdout.readexactly(HEADER.size))
-            return await self._process.stdout.readexactly(length)
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise AnalyserFailed from error
-
-    async def stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
-        # wait() alone leaves the pipe's transport to the garbage collector
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

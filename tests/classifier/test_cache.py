@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classifier import Environment, classify
+from classifier import Environment, classify, normal
 from classifier.cache import MAX_TEXT, ClassificationCache
 from tests.bypass.corpus import must_not_park, must_park
 
@@ -16,7 +16,7 @@ HERE = Environment()
 def filled(*texts: str, environment: Environment = HERE) -> ClassificationCache:
     cache = ClassificationCache()
     for text in texts:
-        cache.store(text, environment, classify(text, environment))
+        cache.store(text, environment, classify(text, environment), normal.learn(text.encode()))
     return cache
 
 
@@ -27,7 +27,7 @@ def test_exact_text() -> None:
 
 
 def test_normal_form_answers_for_other_constants() -> None:
-    cache = filled("select a from t where b = 1")
+    cache = filled("select a from t where b = 'c'")
     found = cache.find_normal("select a from t where b = 'x;y'", HERE)
     assert found is not None
     assert found.classes == ("read",)
@@ -108,3 +108,54 @@ def test_normal_forms_never_change_an_answer(remembered: list[str], asked: str) 
         direct = classify(asked)
         assert found.privileged == direct.privileged
         assert found.classes == direct.classes
+
+
+TEMPLATES = st.sampled_from(
+    [
+        *("select a from t where b = {} and c = {} order by {}", "select {}, x::varchar({}) from t group by {}, 2"),
+        *(
+            "insert into t values ({}, {}), ({}, -{})",
+            "select a - {}, a -{} from t limit {} -- {}",
+            "select {}::int[{}]",
+        ),
+        *("update t set a = {} where b in ({}, {})", "select interval {} second({}), f({} /* x */, {})"),
+        *(
+            "delete from t where a like {} or b = {} or c = {}",
+            "select n{}, e{} {}",
+            "with x as (select {}) select {}{}",
+        ),
+    ]
+)
+CONSTANTS = st.sampled_from(
+    [
+        *("1", "2", "20", "2147483648", "1.5", ".5", "1e3", "0x1F", "1_0", "null", "$1", "-1", "B'1'", "X'f'"),
+        *("'a'", "'%'", "'1'", "E'\\''", "$$x$$", "$t$'$t$", "U&'a'", "'a'\n'b'", "'--'", "'\\'"),
+    ]
+)
+
+
+def fill(template: str, constants: list[str]) -> str:
+    return template.format(*constants[: template.count("{}")])
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEMPLATES, *[st.lists(CONSTANTS, min_size=5, max_size=5)] * 2)
+def test_an_answer_found_by_its_form_is_the_answer(template: str, first: list[str], second: list[str]) -> None:
+    remembered, asked = fill(template, first), fill(template, second)
+    found = filled(remembered).find_normal(asked, HERE)
+    if found is not None:
+        assert found == classify(asked)
+
+
+def test_constants_of_the_statement_itself_must_be_the_same() -> None:
+    cache = filled("select a::varchar(20) from t where b = 1 order by 1")
+    assert cache.find_normal("select a::varchar(20) from t where b = 2 order by 1", HERE) is not None
+    assert cache.find_normal("select a::varchar(20) from t where b = 1 order by 2", HERE) is None
+    assert cache.find_normal("select a::varchar(30) from t where b = 1 order by 1", HERE) is None
+
+
+def test_comments_and_types_of_constants() -> None:
+    cache = filled("select a from t where b = 'x' /* 1 */")
+    assert cache.find_normal("select a from t where b = $$y;$$ /* 2; */", HERE) is not None
+    for other in ("B'1'", "1", "1.5", "U&'x'", "N'x'", "null"):
+        assert cache.find_normal(f"select a from t where b = {other} /* 1 */", HERE) is None

@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from io import BytesIO
 
 import pytest
 
 import pgproxy.analysis
 from classifier import Environment, classify
-from pgproxy.analysis.codec import decode_answer, decode_question, encode_answer, encode_question
+from pgproxy.analysis.codec import (
+    PIECE,
+    STATEMENTS,
+    Answer,
+    decode_answer,
+    decode_question,
+    encode_answer,
+    encode_question,
+)
 from pgproxy.analysis.deep import run_deep
+from pgproxy.analysis.process import read_frames
 from tests.bypass.corpus import must_not_park, must_park
 
 
 def test_answers() -> None:
     for sql in [s for _, _, s in must_park()] + [s for _, s in must_not_park()]:
         answer = classify(sql)
-        assert decode_answer(encode_answer(answer)) == answer
+        for kept in (None, (), ((3, b"\xc3'"),)):
+            assert decode_answer(encode_answer(answer, kept)) == (answer, kept)
+
+
+def test_long_answers_are_read_in_parts() -> None:
+    answer = classify("select 1;" * (2 * STATEMENTS + 1))
+    reader = Answer(encode_answer(answer, None))
+    assert [reader.read() for _ in range(3)] == [False, False, True]
+    assert reader.result() == (answer, None)
+    with pytest.raises(ValueError, match="cut short"):
+        decode_answer(encode_answer(answer, None)[:-1])
 
 
 @pytest.mark.parametrize(
@@ -30,7 +51,20 @@ def test_answers() -> None:
 )
 def test_questions(environment: Environment) -> None:
     for text in ("", "select 'é\0\ud800'", "x" * 10_000):
-        assert decode_question(encode_question(text, environment)) == (text, environment)
+        assert decode_question(joined(encode_question(text, environment))) == (text, environment)
+
+
+def test_long_questions_are_sent_in_pieces() -> None:
+    text = "é" * (2 * PIECE + 1)
+    frames = list(encode_question(text, Environment()))
+    assert len(frames) == 3
+    assert decode_question(joined(frames)) == (text, Environment())
+
+
+def joined(frames: Iterable[bytes]) -> bytes:
+    payload = read_frames(BytesIO(b"".join(frames)))
+    assert payload is not None
+    return payload
 
 
 def test_sqlglot_is_silent(caplog: pytest.LogCaptureFixture) -> None:
