@@ -46,7 +46,13 @@ async def store_connection(pool: Pool, timeout_s: float = STORE_TIMEOUT_S) -> As
     try:
         async with asyncio.timeout(timeout_s), pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
             yield connection
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (
+        TimeoutError,
+        OSError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,  # asyncpg resetting a connection that was cut in the middle of a reply
+    ) as error:
         sqlstate = getattr(error, "sqlstate", None)
         log.warning("store call failed error=%s sqlstate=%s", type(error).__name__, sqlstate)
         raise StoreUnavailable("the approval store did not answer") from error

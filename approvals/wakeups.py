@@ -110,7 +110,13 @@ class Wakeups:
                     command_timeout=self._keepalive_s,
                     server_settings={"application_name": "pgproxy wakeups"},
                 )
-            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (
+                TimeoutError,
+                OSError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+            ) as error:
                 log.warning("store wake-ups cannot connect error=%s", type(error).__name__)
                 await asyncio.sleep(pause_s * _jitter.uniform(0.5, 1.0))
                 pause_s = min(pause_s * 2, BACKOFF_MAX_S)
@@ -118,7 +124,13 @@ class Wakeups:
             pause_s = BACKOFF_MIN_S
             try:
                 await self._listen(connection)
-            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (
+                TimeoutError,
+                OSError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+            ) as error:
                 log.warning("store wake-ups lost their connection error=%s", type(error).__name__)
             finally:
                 self._connected.clear()
