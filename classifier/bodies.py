@@ -221,7 +221,7 @@ class Bodies(names.Names):
             if rule.event == event:
                 tree = self._only(rule.definition, "RuleStmt", account)
                 if tree is not None:
-                    self._visit_all([tree.get("whereClause"), tree.get("actions", [])], (), path, account)
+                    self._visit_all([tree.get("whereClause"), *tree.get("actions", [])], (), path, account)
         wanted = _EXPRESSIONS[event]
         for when, text in relation.expressions:
             if when in wanted:
