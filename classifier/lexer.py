@@ -539,7 +539,8 @@ class _Pass:
         end = len(text)
         after = digits_end(text, position + 1, end)
         if after < end and KINDS[text[after]] == LETTER:
-            self._doubtful = True  # PostgreSQL 14 takes `$1a` for two tokens
+            # PostgreSQL 14 takes `$1a` for two tokens, and so does libpg_query
+            raise LexicalError("trailing junk after parameter")
         return after
 
     def _dollar_quote(self, position: int) -> int:
