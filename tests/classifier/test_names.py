@@ -46,7 +46,8 @@ CREATE TABLE app.ruled (id int);
 CREATE RULE r AS ON UPDATE TO app.ruled DO ALSO SELECT pg_notify('a', 'b');
 CREATE TABLE app.defaulted (id int, x text DEFAULT pg_read_file('/etc/hostname'));
 CREATE TABLE app.checked (id int CHECK (app.is_bad(id)));
-CREATE FUNCTION app.bad_index(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM evil.drops(); RETURN 1; END';
+CREATE FUNCTION app.bad_index(int) RETURNS int IMMUTABLE LANGUAGE plpgsql
+AS 'BEGIN PERFORM evil.drops(); RETURN 1; END';
 CREATE TABLE app.generated (id int, g int GENERATED ALWAYS AS (app.bad_index(id)) STORED);
 CREATE TABLE app.indexed (id int); CREATE INDEX ON app.indexed (app.bad_index(id));
 CREATE TABLE app.secured (id int); ALTER TABLE app.secured ENABLE ROW LEVEL SECURITY;
