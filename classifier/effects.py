@@ -68,7 +68,47 @@ def _select(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     if "valuesLists" in tree and walk.actions:
         return None  # the VALUES of an INSERT
     walk.add(C.READ, "select")
+    chosen = _setting_by_row(tree)
+    if chosen is not None and walk.environment.search_path is not None:
+        # the row it takes the name from says which: pg_dump's way to set what only some versions have
+        walk.functions["set_config"] = None
+        _set_config(walk, chosen, is_variadic=False)
+        return ("targetList",)
     return None
+
+
+def _setting_by_row(tree: Tree) -> list[Tree] | None:
+    """The arguments of `SELECT set_config(name, 'value', false) FROM pg_settings WHERE name = 'constant'`, the name
+    put in; None for everything else."""
+    if tree.keys() - {"targetList", "fromClause", "whereClause", "limitOption", "op"} or len(tree) < 3:
+        return None
+    targets, sources = tree.get("targetList", []), tree.get("fromClause", [])
+    if len(targets) != 1 or len(sources) != 1:
+        return None
+    call = targets[0].get("ResTarget", {}).get("val", {}).get("FuncCall", {})
+    source = sources[0].get("RangeVar", {})
+    where = tree.get("whereClause", {}).get("A_Expr", {})
+    arguments = call.get("args", [])
+    if strings(call.get("funcname", []))[-1:] != ["set_config"] or len(call.get("funcname", [])) > 1:
+        return None
+    if (
+        source.get("relname") != "pg_settings"
+        or "alias" in source
+        or source.get("schemaname", "pg_catalog") != "pg_catalog"
+    ):
+        return None
+    is_equality = where.get("kind") == "AEXPR_OP" and where.get("name") == [{"String": {"sval": "="}}]
+    named = [_plain_column(item) for item in (where.get("lexpr"), arguments[0] if len(arguments) == 3 else None)]
+    plain = [constant(item) for item in (where.get("rexpr"), *arguments[1:])]
+    if not is_equality or named != ["name", "name"] or None in plain or "func_variadic" in call:
+        return None
+    return [where["rexpr"], *arguments[1:]]
+
+
+def _plain_column(item: Any) -> str | None:
+    """The name of a column said without a table."""
+    fields = item.get("ColumnRef", {}).get("fields", []) if isinstance(item, dict) else []
+    return strings(fields)[0] if len(fields) == 1 and strings(fields) else None
 
 
 def _insert(walk: Walk, tree: Tree) -> tuple[str, ...] | None:

@@ -94,6 +94,7 @@ CommonTableExpr: ctename aliascolnames@ ctematerialized=CTEMaterialize ctequery@
     search_clause:CTESearchClause cycle_clause:CTECycleClause
 MergeWhenClause: matchKind=MergeMatchKind commandType=CmdType override=OverridingKind condition@
     targetList@ values@
+MergeSupportFunc: msftype
 ReturningOption: option=ReturningOptionKind value
 ReturningClause: options@ exprs@
 TriggerTransition: name isNew isTable
@@ -371,7 +372,7 @@ LockWaitPolicy: LockWaitBlock LockWaitSkip LockWaitError
 
 # Nodes that exist only after parse analysis; the test wants every node of the grammar here or above.
 _AFTER_ANALYSIS = """
-Var Param Aggref WindowFunc WindowFuncRunCondition MergeSupportFunc SubscriptingRef FuncExpr OpExpr
+Var Param Aggref WindowFunc WindowFuncRunCondition SubscriptingRef FuncExpr OpExpr
 DistinctExpr NullIfExpr ScalarArrayOpExpr SubPlan AlternativeSubPlan FieldSelect FieldStore RelabelType
 CoerceViaIO ArrayCoerceExpr ConvertRowtypeExpr CaseTestExpr ArrayExpr CoerceToDomain CoerceToDomainValue
 NextValueExpr TargetEntry RangeTblRef FromExpr OnConflictExpr Query RangeTblEntry RTEPermissionInfo
