@@ -17,7 +17,7 @@ from os import urandom
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from pgproxy.audit.records import FIELDS, Entry
+from pgproxy.records import FIELDS, Entry
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _TO_ESCAPE = re.compile(r"[\x00\ud800-\udfff\\]")

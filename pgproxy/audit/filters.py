@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from classifier.model import ActionClass
-from pgproxy.audit.records import Decision, Kind
+from pgproxy.records import Decision, Kind
 
 LIMIT_MOST = 1000
 TEXT_MOST = 1000

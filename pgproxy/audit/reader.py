@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pgproxy.audit import encoding, filters
-from pgproxy.audit.records import Decision, Entry
+from pgproxy.records import Decision, Entry
 
 if TYPE_CHECKING:
     from pgproxy.store import Pool

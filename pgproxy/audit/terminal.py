@@ -15,7 +15,7 @@ import httpx
 import typer
 
 from pgproxy.audit.lines import escape, line
-from pgproxy.audit.records import rfc3339
+from pgproxy.records import rfc3339
 
 app = typer.Typer(name="audit", help="Read the audit trail, over the HTTP API.", no_args_is_help=True)
 

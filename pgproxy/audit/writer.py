@@ -37,7 +37,7 @@ from uuid import uuid5
 
 from pgproxy.audit import encoding
 from pgproxy.audit.connection import StoreConnection, is_about_the_entries, name_of
-from pgproxy.audit.records import Decision, Entry, Outcome, outcome_entry
+from pgproxy.records import Decision, Entry, Outcome, outcome_entry
 from pgproxy.session.ports import AuditUnavailable
 
 log = logging.getLogger("pgproxy.audit")

@@ -8,7 +8,6 @@ are taken out and never sent on.
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from pgproxy.policy import Mode, is_privileged
 from pgproxy.protocol import backend, frontend, startup, tags
 from pgproxy.protocol.startup import CancelRequest, GSSENCRequest, SSLRequest, StartupMessage
 from pgproxy.protocol.violation import OptionRejected, ProtocolViolation
+from pgproxy.session.annotations import read_context
 from pgproxy.session.settings import Settings, codec_of
 
 _SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$.]*\Z")
@@ -75,14 +75,7 @@ class Greeting:
 
     @property
     def context(self) -> Any:
-        """`pgproxy.context`, decoded when it is JSON."""
-        text = self.said.get("context")
-        if text is None:
-            return None
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            return text
+        return read_context(self.said.get("context"))
 
 
 @dataclass(slots=True)

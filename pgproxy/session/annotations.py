@@ -6,8 +6,13 @@ look exactly like one of the two forms says nothing.
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
+from typing import Any
 from urllib.parse import unquote
+
+from pgproxy.session.ports import Requester
 
 KEYS = frozenset({"reason", "ticket", "context"})
 _MAX_CHARACTERS = 8192
@@ -50,3 +55,25 @@ def said_by_comment(text: str) -> dict[str, str]:
             said[key] = unquote(pair["value"].replace("\\'", "'"))
         position = pair.end()
     return said
+
+
+def told(requester: Requester, key: str, value: str) -> Requester:
+    """The requester with what it now says; an empty text takes it back. Kept even if the SET is rolled back: it is
+    what was said last."""
+    match key:
+        case "reason":
+            return replace(requester, reason=value or None)
+        case "ticket":
+            return replace(requester, ticket=value or None)
+        case _:
+            return replace(requester, context=read_context(value))
+
+
+def read_context(text: str | None) -> Any:
+    """`pgproxy.context`, decoded when it is JSON."""
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

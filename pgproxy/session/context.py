@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from classifier.model import Classification, Environment
 from pgproxy.policy import Identity, Policy
-from pgproxy.session.effects import Effect
+from pgproxy.protocol import frontend
+from pgproxy.session.effects import Effect, ToServer
 from pgproxy.session.ports import Requester
 from pgproxy.session.replies import Replies
 from pgproxy.session.runs import StatementRun
@@ -62,6 +63,16 @@ class Context:
 
     def emit(self, effect: Effect) -> None:
         self.effects.append(effect)
+
+    def settle(self) -> bool:
+        """Whether every reply is in; if not, ask the server for them and wait."""
+        if self.replies.settled:
+            return True
+        if self.replies.needs_flush:
+            self.emit(ToServer(frontend.FLUSH))
+            self.replies.flushed()
+        self.state = GateState.SETTLING
+        return False
 
     def next_statement_id(self) -> str:
         self._statements_seen += 1

@@ -1,20 +1,26 @@
-"""Audit entries as the session knows them; `audit` completes them with node, sequence and hash."""
+"""What the session knows, as entries of the trail (`pgproxy.records` has their shape)."""
 
 from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Any
 
 from classifier.model import Classification
+from pgproxy import records
+from pgproxy.records import Decision, Entry, Outcome, TransactionFate
 from pgproxy.session.ports import Requester
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.units import Unit
 
 
+def moment(now: float) -> datetime:
+    """Seconds since the epoch as a time in UTC."""
+    return datetime.fromtimestamp(now, UTC)
+
+
 def timestamp(now: float) -> str:
     """RFC 3339 in UTC with microseconds; `now` in seconds since the epoch."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return records.rfc3339(moment(now))
 
 
 def digest(sql: bytes) -> str:
@@ -22,85 +28,74 @@ def digest(sql: bytes) -> str:
     return hashlib.sha256(sql).hexdigest()
 
 
-def who(requester: Requester) -> dict[str, Any]:
-    """The columns of an entry that say who."""
-    return {
-        "session_id": requester.session_id,
-        "agent": requester.agent,
-        "owner": requester.owner,
-        "db_user": requester.db_user,
-        "database": requester.database,
-        "client_addr": requester.client_addr,
-        "application_name": requester.application_name,
-        "reason": requester.reason,
-        "ticket": requester.ticket,
-    }
-
-
 def statement_entry(
     unit: Unit, classification: Classification, requester: Requester, policy_version: str, now: float
-) -> dict[str, Any]:
+) -> Entry:
     """The record of a decision, made before the statement's bytes go."""
-    return {
-        "kind": "statement",
-        "time": timestamp(now),
-        "statement_id": unit.statement_id,
-        **who(requester),
-        "sql": unit.text,
-        "params": unit.parameters,
-        "sha256": digest(unit.sql),
-        "fingerprint": classification.fingerprint,
-        "classes": list(classification.classes),
-        "risk": str(classification.risk),
-        "decision": unit.decision,
-        "approval_id": unit.approval_id,
-        "reviewers": list(unit.reviewers),
-        "rule": unit.rule,
-        "policy_version": policy_version,
-    }
-
-
-def outcome_entry(run: StatementRun, requester: Requester, transaction: str | None, now: float) -> dict[str, Any]:
-    """How a statement ended."""
-    return {
-        "kind": "outcome",
-        "time": timestamp(now),
-        "statement_id": run.statement_id,
-        **who(requester),
-        "fingerprint": run.classification.fingerprint,
-        "classes": list(run.classification.classes),
-        "approval_id": run.approval_id,
-        "outcome": run.outcome(transaction),
-    }
-
-
-def session_entry(kind: str, requester: Requester, now: float, detail: str | None = None) -> dict[str, Any]:
-    """`session_start` or `session_end`; `detail` says how it ended."""
-    entry = {"kind": kind, "time": timestamp(now), **who(requester)}
-    if detail is not None:
-        entry["detail"] = detail
-    return entry
+    return records.statement_entry(
+        time=moment(now),
+        requester=requester,
+        statement_id=unit.statement_id,
+        sql=unit.text,
+        sha256=digest(unit.sql),
+        params=unit.parameters,
+        fingerprint=classification.fingerprint,
+        classes=classification.classes,
+        risk=str(classification.risk),
+        decision=Decision(unit.decision),
+        rule=unit.rule,
+        policy_version=policy_version,
+        approval_id=unit.approval_id,
+        reviewers=unit.reviewers,
+    )
 
 
 def failed_parse_entry(
     run: StatementRun, requester: Requester, codec: str | None, policy_version: str, now: float
-) -> dict[str, Any]:
+) -> Entry:
     """A Parse that the server rejected: nothing executed, and it is evidence all the same."""
     sql = run.unrecorded_sql or b""
-    return {
-        "kind": "statement",
-        "time": timestamp(now),
+    return records.statement_entry(
+        time=moment(now),
+        requester=requester,
+        statement_id=run.statement_id,
+        sql=sql.decode(codec or "latin-1", "backslashreplace"),
+        sha256=digest(sql),
+        fingerprint=run.classification.fingerprint,
+        classes=run.classification.classes,
+        risk=str(run.classification.risk),
+        decision=Decision.ALLOWED,
+        rule=None,
+        policy_version=policy_version,
+    )
+
+
+def outcome_entry(run: StatementRun, requester: Requester, transaction: str | None, now: float) -> Entry:
+    """How a statement ended."""
+    about = {
+        **records.principal(requester),
         "statement_id": run.statement_id,
-        **who(requester),
-        "sql": sql.decode(codec or "latin-1", "backslashreplace"),
-        "params": [],
-        "sha256": digest(sql),
         "fingerprint": run.classification.fingerprint,
         "classes": list(run.classification.classes),
         "risk": str(run.classification.risk),
-        "decision": "allowed",
-        "approval_id": None,
-        "reviewers": [],
-        "rule": None,
-        "policy_version": policy_version,
+        "decision": run.decision,
+        "approval_id": run.approval_id,
+        "reviewers": list(run.reviewers),
     }
+    duration_s = None if run.finished_at is None else run.finished_at - run.started_at
+    outcome = Outcome(
+        command_tag=run.command_tag,
+        rows=run.rows,
+        bytes=run.data_bytes,
+        duration_ms=None if duration_s is None else round(duration_s * 1000, 3),
+        sqlstate=run.sqlstate,
+        transaction=None if transaction is None else TransactionFate(transaction),
+    )
+    return records.outcome_entry(about, time=moment(now), outcome=outcome)
+
+
+def session_entry(kind: str, requester: Requester, now: float, detail: str | None = None) -> Entry:
+    """`session_start` or `session_end`; `detail` says how it ended."""
+    if kind == "session_start":
+        return records.session_start_entry(time=moment(now), requester=requester)
+    return records.session_end_entry(time=moment(now), requester=requester, detail=detail)

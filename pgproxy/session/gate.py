@@ -16,7 +16,8 @@ from pgproxy.protocol import frontend, tags
 from pgproxy.protocol.violation import ProtocolViolation
 from pgproxy.session import effects, values
 from pgproxy.session.context import Context
-from pgproxy.session.judgement import Judgement, may_copy_in
+from pgproxy.session.judgement import Judgement
+from pgproxy.session.reading import may_copy_in
 from pgproxy.session.replies import Expected, ReplyKind
 from pgproxy.session.statements import PreparedStatement
 from pgproxy.session.states import GateState
@@ -126,7 +127,7 @@ class Gate:
     def _steady(self) -> bool:
         """Whether texts and names mean now what they will mean when the server reads them. A statement on its way
         that may change settings or prepared names must have been answered first."""
-        return not self._judgement.barriers or self._judgement.settle()
+        return not self._judgement.barriers or self._.settle()
 
     def _past_copy(self, kind: int) -> bool:
         """Whether a message may pass while a COPY FROM STDIN is, or may be, under way. A Sync that libpq sends at
@@ -135,7 +136,7 @@ class Gate:
         if kind == tags.TERMINATE:
             return True
         if not self._.replies.copy_in:
-            self._judgement.settle()
+            self._.settle()
             return False
         if kind not in (tags.SYNC, tags.FLUSH):
             raise ProtocolViolation(f"unexpected message type 0x{kind:02X} during COPY from stdin")
@@ -233,7 +234,7 @@ class Gate:
         c = self._
         bound = frontend.read_bind(message)
         name = self._name(bound.statement)
-        if not c.statements.is_settled(name, c.segment) and not self._judgement.settle():
+        if not c.statements.is_settled(name, c.segment) and not self._.settle():
             return
         self._pop()
         candidates = c.statements.candidates(name)
@@ -285,7 +286,7 @@ class Gate:
     def _take_execute(self, message: bytes) -> None:
         c = self._
         name = self._name(frontend.read_execute(message).portal)
-        if not c.statements.portal_is_settled(name, c.segment) and not self._judgement.settle():
+        if not c.statements.portal_is_settled(name, c.segment) and not self._.settle():
             return
         self._pop()
         run = c.statements.portal(name)

@@ -9,41 +9,28 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from classifier.model import Action, ActionClass, Classification, Environment, Risk, Statement
+from classifier.model import ActionClass, Classification
 from pgproxy import policy
 from pgproxy.errors import (
     AuditFull,
     Cancelled,
     Denied,
-    InvalidText,
     ProxyError,
-    StatementUnknown,
     StoreDown,
-    TooLarge,
     TooManyParked,
 )
-from pgproxy.policy import Deny, Forward, Mode, Park
+from pgproxy.policy import Deny, Forward, Park
 from pgproxy.protocol import backend, frontend, tags
 from pgproxy.session import effects, evidence, refusals
+from pgproxy.session.annotations import said_by_comment, said_by_set, told
 from pgproxy.session.context import Context
 from pgproxy.session.events import ApprovalOpened
-from pgproxy.session.ports import ApprovalRequest, ResolvedApproval
+from pgproxy.session.ports import ApprovalRequest, Requester, ResolvedApproval
+from pgproxy.session.reading import Reading, is_barrier, may_copy_in, unknown
 from pgproxy.session.replies import Expected, ReplyKind
 from pgproxy.session.runs import StatementRun
-from pgproxy.session.settings import MEANINGFUL
-from pgproxy.session.statements import sql_name
 from pgproxy.session.states import GateState
 from pgproxy.session.units import Unit, UnitKind
-
-_RISKS = list(Risk)
-
-
-def unknown(kind: str, reason: str) -> Classification:
-    """The answer for what cannot be classified: privileged."""
-    statement = Statement(
-        kind, kind.upper(), (Action(ActionClass.UNKNOWN, "unknown", None, reason),), reasons=(reason,)
-    )
-    return Classification(True, Risk.HIGH, "", "", (statement,))
 
 
 class Judgement:
@@ -54,8 +41,7 @@ class Judgement:
         self.unit: Unit | None = None
         # Statements on their way after which texts or names may mean something else.
         self.barriers: dict[StatementRun, Classification] = {}
-        self._peeked: tuple[str, Environment, Classification] | None = None
-        self._awaited: tuple[str, Environment] = ("", context.settings.environment)
+        self._reading = Reading(context)
 
     # classify ---------------------------------------------------------------------------------------------------
 
@@ -69,7 +55,7 @@ class Judgement:
         c, unit = self._, self.unit
         assert unit is not None
         c.state = GateState.OPEN
-        classification = self._classify(unit)
+        classification = self._reading.classify(unit)
         if classification is None:
             return
         unit.classification = classification
@@ -80,77 +66,17 @@ class Judgement:
         else:
             self._decide(unit)
 
-    def _classify(self, unit: Unit) -> Classification | None:
-        """The unit's classification; None when it has to be awaited. A text that cannot even be read sets
-        `unit.refusal` (in `observe` it goes on as unknown)."""
-        c = self._
-        if unit.classification is not None and unit.kind is UnitKind.FUNCTION_CALL:
-            return unit.classification
-        unit.refusal = None
-        codec = c.settings.codec
-        problem: ProxyError | None = None
-        if codec is None:
-            unit.text = unit.sql.decode("latin-1")
-            return unknown("Encoding", "the client_encoding can hide quotes from a reader")
-        try:
-            unit.text = unit.sql.decode(codec)
-        except UnicodeDecodeError:
-            unit.text = unit.sql.decode(codec, "backslashreplace")
-            problem = InvalidText(f'invalid byte sequence for encoding "{codec}"')
-        if len(unit.sql) > c.limits.statement_bytes:
-            problem = TooLarge(
-                f"pgproxy: statement of {len(unit.sql)} bytes is larger than the limit",
-                hint="send smaller statements, or raise limits.statement_bytes",
-            )
-        if problem is not None:
-            if c.policy.mode is Mode.ENFORCE:
-                unit.refusal = problem
-            return unknown("Unreadable", problem.message)
-        if unit.prepared is not None and unit.prepared.classification is not None:
-            own: Classification | None = unit.prepared.classification
-        else:
-            own = self._classification_of(unit, unit.text)
-        return None if own is None else self._with_executed(unit, own)
-
-    def _classification_of(self, unit: Unit, text: str) -> Classification | None:
-        c = self._
-        environment = c.settings.environment
-        found = unit.analysed.get((text, environment)) or c.lookup(text, environment)
-        if found is None:
-            self._awaited = (text, environment)
-            c.emit(effects.Analyse(text, environment))
-            c.state = GateState.ANALYSING
-        return found
-
     def peek(self, sql: bytes) -> Classification | None:
         """What a Parse names, before anything is decided; None while it is being analysed."""
-        c = self._
-        codec = c.settings.codec
-        if codec is None:
-            return unknown("Encoding", "the client_encoding can hide quotes from a reader")
-        if len(sql) > c.limits.statement_bytes:
-            return unknown("Unreadable", "the statement is larger than the limit")
-        try:
-            text = sql.decode(codec)
-        except UnicodeDecodeError:
-            return unknown("Unreadable", "the text is not valid in its client_encoding")
-        environment = c.settings.environment
-        if self._peeked is not None and self._peeked[:2] == (text, environment):
-            return self._peeked[2]
-        found = c.lookup(text, environment)
-        if found is None:
-            self._awaited = (text, environment)
-            c.emit(effects.Analyse(text, environment))
-            c.state = GateState.ANALYSING
-        return found
+        return self._reading.peek(sql)
 
     def analysed(self, classification: Classification) -> None:
         """An analyser answered what was asked last."""
         if self.unit is None:
-            self._peeked = (*self._awaited, classification)
+            self._reading.peek_analysed(classification)
             self._.state = GateState.OPEN
             return
-        self.unit.analysed[self._awaited] = classification
+        self._reading.analysed(self.unit, classification)
         self.go_on()
 
     def lazy_run(self, sql: bytes, classification: Classification) -> StatementRun:
@@ -168,44 +94,6 @@ class Judgement:
         else:
             self._decide(unit)
 
-    def _with_executed(self, unit: Unit, own: Classification) -> Classification | None:
-        """Join what SQL EXECUTE will run: the name's statement counts, not the word EXECUTE. A name may stand for
-        another EXECUTE, if the protocol's Parse made it."""
-        c = self._
-        joined = own
-        names = [n for s in own.statements for n in s.executes]
-        for name in names:  # grows
-            key = sql_name(name)
-            if not c.statements.is_settled(key, c.segment) and not self.settle():
-                return None
-            candidates = c.statements.candidates(key)
-            if not candidates:
-                if c.policy.mode is Mode.ENFORCE and len(own.statements) == len(names) == 1:
-                    unit.refusal = StatementUnknown(f'prepared statement "{name}" does not exist')
-                joined = _join(
-                    joined, unknown("ExecuteStmt", f'EXECUTE of "{name}", which this session did not prepare')
-                )
-                continue
-            for candidate in candidates:
-                try:
-                    text = candidate.sql.decode(c.settings.codec or "utf-8")
-                    inner = candidate.classification or self._classification_of(unit, text)
-                except UnicodeDecodeError:
-                    text = candidate.sql.decode("ascii", "backslashreplace")
-                    inner = unknown("Unreadable", "the text is not valid in its client_encoding")
-                if inner is None:
-                    return None
-                joined = _join(joined, inner)
-                if text not in unit.executes.setdefault(name, []):
-                    unit.executes[name].append(text)
-                names += [n for s in inner.statements for n in s.executes if n not in names]
-        if not c.settings.names_are_exact and c.policy.mode is Mode.ENFORCE and not _names_are_ascii(joined):
-            unit.refusal = Denied(
-                "pgproxy: names of prepared statements must be ASCII unless both encodings are UTF8",
-                hint="the server may take two such names for one; use another name, or client_encoding UTF8",
-            )
-        return joined
-
     # a text the grammar rejects ------------------------------------------------------------------------------------
 
     def _needs_probe(self, unit: Unit, classification: Classification) -> bool:
@@ -221,7 +109,7 @@ class Judgement:
         """Ask the server to Parse it under a private name: nothing executes, and an agent that mistyped gets the
         server's own error instead of a human's time. (In the extended protocol the client's own Parse does that.)"""
         c = self._
-        if not self.settle():
+        if not c.settle():
             return
         unit.probed = True
         if c.replies.skipping or unit.text.rstrip().rstrip(";").find(";") >= 0:
@@ -274,21 +162,10 @@ class Judgement:
         """Whether executing this would be parked (for a Parse, whose Bind decides)."""
         return isinstance(policy.decide(classification, self._.identity, self._.policy), Park)
 
-    def settle(self) -> bool:
-        """Whether every reply is in; if not, ask the server for them and wait."""
-        c = self._
-        if c.replies.settled:
-            return True
-        if c.replies.needs_flush:
-            c.emit(effects.ToServer(frontend.FLUSH))
-            c.replies.flushed()
-        c.state = GateState.SETTLING
-        return False
-
     def _park(self, unit: Unit, park: Park) -> None:
         c = self._
         assert unit.classification is not None
-        if not self.settle():
+        if not c.settle():
             return
         if c.replies.skipping:
             self._done()
@@ -307,7 +184,7 @@ class Judgement:
         c.emit(
             effects.OpenApproval(
                 ApprovalRequest(
-                    requester=c.requester,
+                    requester=self._requester(unit),
                     sql=unit.text,
                     sha256=evidence.digest(unit.sql),
                     params=tuple(unit.parameters),
@@ -475,7 +352,13 @@ class Judgement:
 
     def _entry(self, unit: Unit, classification: Classification) -> dict[str, object]:
         c = self._
-        return evidence.statement_entry(unit, classification, c.requester, c.policy.version, c.now)
+        return evidence.statement_entry(unit, classification, self._requester(unit), c.policy.version, c.now)
+
+    def _requester(self, unit: Unit) -> Requester:
+        """Who asks, with what this statement's own comment says about why."""
+        said = said_by_comment(unit.text)
+        requester = self._.requester
+        return requester if not said else replace(requester, **said)
 
     def recorded(self, ok: bool) -> None:
         """The trail holds the decision, or cannot: then the statement does not go on, whatever was decided."""
@@ -526,8 +409,13 @@ class Judgement:
         """The client's own bytes, as they came."""
         c = self._
         assert unit.classification is not None
-        run = StatementRun(unit.statement_id, unit.classification, c.now, unit.approval_id)
+        run = StatementRun(
+            unit.statement_id, unit.classification, c.now, unit.approval_id, unit.decision, unit.reviewers
+        )
         unit.run = run
+        said = said_by_set(unit.text)
+        if said is not None:
+            c.requester = told(c.requester, *said)
         for expected in unit.expected:
             if expected.kind in (ReplyKind.QUERY, ReplyKind.BIND, ReplyKind.FUNCTION_CALL):
                 expected.run = run
@@ -564,7 +452,9 @@ class Judgement:
         """An earlier message failed while this one was recorded: the server would skip it, without an answer."""
         c = self._
         assert unit.classification is not None
-        run = StatementRun(unit.statement_id, unit.classification, c.now, skipped=True, finished_at=c.now)
+        run = StatementRun(
+            unit.statement_id, unit.classification, c.now, decision=unit.decision, skipped=True, finished_at=c.now
+        )
         c.ended.append(run)
         self._done()
 
@@ -572,7 +462,7 @@ class Judgement:
         """The substitute in its place. Behind it the server skips to Sync, so the rest of the batch is not sent."""
         c = self._
         assert unit.classification is not None
-        run = StatementRun(unit.statement_id, unit.classification, c.now)
+        run = StatementRun(unit.statement_id, unit.classification, c.now, decision=unit.decision)
         nonce = c.next_nonce()
         if unit.server_refuses:
             data, expected = refusals.in_failed_transaction(unit, run, nonce)
@@ -591,42 +481,6 @@ class Judgement:
         self.unit = None
         if self._.state is not GateState.CLOSED:
             self._.state = GateState.OPEN
-
-
-def may_copy_in(classification: Classification) -> bool:
-    """Whether the server may read CopyData once it runs this: COPY FROM STDIN, and what is not known not to be."""
-    return any(
-        s.kind == "CopyStmt" or any(a.cls is ActionClass.UNKNOWN for a in s.actions) for s in classification.statements
-    )
-
-
-def is_barrier(classification: Classification, touched: bool) -> bool:
-    """Whether later texts or names may mean something else once this has run."""
-    for statement in classification.statements:
-        if statement.prepares is not None or statement.deallocates is not None:
-            return True
-        if not MEANINGFUL.isdisjoint(statement.settings):
-            return True
-        if touched and any(a.cls is ActionClass.TRANSACTION for a in statement.actions):
-            return True
-    return False
-
-
-def _names_are_ascii(classification: Classification) -> bool:
-    return all(
-        name.isascii()
-        for s in classification.statements
-        for name in (*s.executes, s.prepares or "", s.deallocates or "")
-    )
-
-
-def _join(first: Classification, second: Classification) -> Classification:
-    return replace(
-        first,
-        privileged=first.privileged or second.privileged,
-        risk=max(first.risk, second.risk, key=_RISKS.index),
-        statements=first.statements + second.statements,
-    )
 
 
 def _cancelled_by_client() -> ProxyError:

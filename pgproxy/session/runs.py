@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from classifier.model import Classification
 
@@ -18,6 +17,8 @@ class StatementRun:
     classification: Classification
     started_at: float
     approval_id: str | None = None
+    decision: str = "allowed"
+    reviewers: tuple[str, ...] = ()
     rows: int | None = None
     data_bytes: int = 0
     tags: list[str] = field(default_factory=list)
@@ -46,15 +47,3 @@ class StatementRun:
             return None
         joined = "; ".join(self.tags)
         return f"{joined}; and {self.more_tags} more" if self.more_tags else joined
-
-    def outcome(self, transaction: str | None) -> dict[str, Any]:
-        """The contract's `outcome` of an audit entry. Durations in milliseconds."""
-        duration = None if self.finished_at is None else round((self.finished_at - self.started_at) * 1000, 3)
-        return {
-            "command_tag": self.command_tag,
-            "rows": self.rows,
-            "bytes": self.data_bytes,
-            "duration_ms": duration,
-            "sqlstate": self.sqlstate,
-            "transaction": transaction,
-        }

@@ -61,7 +61,7 @@ def allowed(importer: str, imported: str) -> str | None:
     if (importer, imported) in EXCEPTIONS:
         return None
     top = imported.partition(".")[0]
-    pure = is_in(importer, "pgproxy.protocol", "pgproxy.session", "pgproxy.policy", "classifier")
+    pure = is_in(importer, "pgproxy.protocol", "pgproxy.session", "pgproxy.policy", "pgproxy.records", "classifier")
     if pure and top in IMPURE:
         return "the pure part has no clock, loop, log, chance or environment"
     foreign = top not in sys.stdlib_module_names and not is_in(imported, "pgproxy.protocol")
@@ -87,7 +87,10 @@ def _own(importer: str, imported: str) -> str | None:
         importer, "pgproxy.cli", "pgproxy.__main__"
     ):
         return "nothing knows the command"
-    below_session = ("pgproxy.protocol", "pgproxy.session", "pgproxy.policy", "pgproxy.errors", "classifier")
+    below_session = (
+        *("pgproxy.protocol", "pgproxy.session", "pgproxy.policy", "pgproxy.errors", "pgproxy.records"),
+        "classifier",
+    )
     if is_in(importer, "pgproxy.session") and not is_in(imported, *below_session):
         return "session knows protocol, policy and the classification"
     if is_in(importer, "pgproxy.policy") and not is_in(imported, "pgproxy.policy", "pgproxy.errors", "classifier"):
@@ -159,6 +162,6 @@ def test_rules_allow_what_the_diagram_draws() -> None:
         ("pgproxy.policy", "classifier.model"),
         ("pgproxy.cli", "pgproxy.app.launch"),
         ("classifier.implementation", "os"),  # likewise
-    ("pgproxy.protocol", "os"),
+        ("pgproxy.protocol", "os"),
     ]
     assert [pair for pair in drawn if allowed(*pair)] == []

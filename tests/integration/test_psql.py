@@ -113,6 +113,17 @@ def test_reason_and_ticket_reach_the_reviewer(system: System) -> None:
     assert request["requester"]["ticket"] == "OPS-12"
 
 
+def test_what_an_agent_says_in_its_statements_reaches_the_reviewer(system: System) -> None:
+    psql = system.start_psql(
+        *("-c", "set pgproxy.reason = 'said in a SET'"),
+        *("-c", "copy (select 1 as annotated) to stdout /*ticket='OPS-77'*/"),
+    )
+    request = system.reviewer.approve("annotated")
+    assert psql.communicate(timeout=30)[0] == "SET\n1\n"
+    assert request["requester"]["reason"] == "said in a SET"
+    assert request["requester"]["ticket"] == "OPS-77"
+
+
 def test_a_typing_error_is_the_servers_to_tell(system: System) -> None:
     done = system.run_psql("-c", "selct 1")
     assert done.returncode == 1

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -17,12 +15,9 @@ import pytest
 
 import pgproxy.audit
 from pgproxy import store
-from pgproxy.audit import records
 from pgproxy.embedded import EmbeddedServer
-from pgproxy.session.ports import Requester
 
 MIGRATIONS = Path(pgproxy.audit.__file__).parent / "migrations"
-START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 _numbers = itertools.count(1)
 
 
@@ -58,48 +53,6 @@ async def pool(dsn: str) -> AsyncIterator[store.Pool]:
     pool = await store.open_pool(dsn)
     yield pool
     await pool.close()
-
-
-def make_requester(**changes: Any) -> Requester:
-    facts: dict[str, Any] = {
-        "agent": "etl-bot",
-        "owner": "alice@example.com",
-        "db_user": "app",
-        "database": "shop",
-        "client_addr": "10.1.2.3:40312",
-        "application_name": "nightly",
-        "session_id": "s-1",
-        "reason": "nightly load",
-        "ticket": "OPS-12",
-    }
-    return Requester(**{**facts, **changes})
-
-
-def make_statement(number: int = 1, *, at_s: float = 0.0, **changes: Any) -> records.Entry:
-    facts: dict[str, Any] = {
-        "time": START + timedelta(seconds=at_s),
-        "requester": make_requester(),
-        "statement_id": f"st-{number}",
-        "sql": f"select {number}",
-        "sha256": "ab" * 32,
-        "fingerprint": "f1",
-        "classes": ("read",),
-        "risk": "low",
-        "decision": records.Decision.ALLOWED,
-        "rule": "default",
-        "policy_version": "1",
-    }
-    return records.statement_entry(**{**facts, **changes})
-
-
-@pytest.fixture
-def statement() -> Callable[..., records.Entry]:
-    return make_statement
-
-
-@pytest.fixture
-def requester() -> Callable[..., Requester]:
-    return make_requester
 
 
 class Wire:

@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgproxy.audit import encoding, records
+from pgproxy import records
+from pgproxy.audit import encoding
 
 
 def row_of(entry: records.Entry) -> encoding.Row:

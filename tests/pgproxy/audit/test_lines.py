@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgproxy.audit import records
+from pgproxy import records
 from pgproxy.audit.lines import escape, line
 
 Statement = Callable[..., records.Entry]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgproxy.audit import filters, reader, records
+from pgproxy import records
+from pgproxy.audit import filters, reader
 from pgproxy.audit.reader import StoreReader
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.session.ports import Requester

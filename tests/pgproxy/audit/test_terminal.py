@@ -12,7 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from typer.testing import CliRunner
 
-from pgproxy.audit import records, terminal
+from pgproxy import records
+from pgproxy.audit import terminal
 
 Statement = Callable[..., records.Entry]
 

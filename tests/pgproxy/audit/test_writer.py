@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from pgproxy.audit import encoding, records
+from pgproxy import records
+from pgproxy.audit import encoding
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.session.ports import AuditUnavailable, AuditWriter, Requester
 

@@ -112,6 +112,21 @@ def rfc3339(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z"
 
 
+def principal(requester: Requester) -> Entry:
+    """The fields of an entry that say who."""
+    return {
+        "session_id": requester.session_id,
+        "agent": requester.agent,
+        "owner": requester.owner,
+        "db_user": requester.db_user,
+        "database": requester.database,
+        "client_addr": requester.client_addr,
+        "application_name": requester.application_name,
+        "reason": requester.reason,
+        "ticket": requester.ticket,
+    }
+
+
 def _entry(kind: Kind, time: datetime, requester: Requester | None) -> Entry:
     entry = _BLANK.copy()
     entry["kind"] = kind.value
@@ -119,15 +134,7 @@ def _entry(kind: Kind, time: datetime, requester: Requester | None) -> Entry:
     entry["classes"] = []
     entry["reviewers"] = []
     if requester is not None:
-        entry["session_id"] = requester.session_id
-        entry["agent"] = requester.agent
-        entry["owner"] = requester.owner
-        entry["db_user"] = requester.db_user
-        entry["database"] = requester.database
-        entry["client_addr"] = requester.client_addr
-        entry["application_name"] = requester.application_name
-        entry["reason"] = requester.reason
-        entry["ticket"] = requester.ticket
+        entry.update(principal(requester))
     return entry
 
 
@@ -183,11 +190,10 @@ def session_start_entry(*, time: datetime, requester: Requester) -> Entry:
     return _entry(Kind.SESSION_START, time, requester)
 
 
-def session_end_entry(*, time: datetime, requester: Requester, outcome: Outcome | None = None) -> Entry:
-    """The end of a session; `outcome` may carry its rows, bytes and duration and the SQLSTATE that ended
-    it."""
+def session_end_entry(*, time: datetime, requester: Requester, detail: str | None = None) -> Entry:
+    """The end of a session; `detail`, only on this kind, says in words how it ended."""
     entry = _entry(Kind.SESSION_END, time, requester)
-    entry["outcome"] = None if outcome is None else outcome.to_dict()
+    entry["detail"] = detail
     return entry
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from pgproxy.audit import records
+from pgproxy import records
 from pgproxy.session.ports import Requester
 
 # fmt: off
@@ -29,7 +29,7 @@ def test_every_kind_has_every_field(
         made,
         records.outcome_entry(made, time=NOW, outcome=None),
         records.session_start_entry(time=NOW, requester=requester()),
-        records.session_end_entry(time=NOW, requester=requester(), outcome=records.Outcome(sqlstate="57P01")),
+        records.session_end_entry(time=NOW, requester=requester(), detail="closed"),
         records.approval_entry(time=NOW, approval_id="a1", event="approved", requester=requester()),
         records.config_entry(time=NOW, event="start", policy_version="2"),
     ]

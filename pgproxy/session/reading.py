@@ -1,0 +1,184 @@
+"""What a text means in this session now: its classification, and that of whatever it executes by name.
+
+An answer that no cache knows has to be awaited (state ANALYSING), and a name whose maker is still unanswered has to be
+settled first; both give None, and the caller asks again when the session goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from classifier.model import Action, ActionClass, Classification, Environment, Risk, Statement
+from pgproxy.errors import Denied, InvalidText, ProxyError, StatementUnknown, TooLarge
+from pgproxy.policy import Mode
+from pgproxy.session import effects
+from pgproxy.session.context import Context
+from pgproxy.session.settings import MEANINGFUL
+from pgproxy.session.statements import sql_name
+from pgproxy.session.states import GateState
+from pgproxy.session.units import Unit, UnitKind
+
+_RISKS = list(Risk)
+
+
+def unknown(kind: str, reason: str) -> Classification:
+    """The answer for what cannot be classified: privileged."""
+    statement = Statement(
+        kind, kind.upper(), (Action(ActionClass.UNKNOWN, "unknown", None, reason),), reasons=(reason,)
+    )
+    return Classification(True, Risk.HIGH, "", "", (statement,))
+
+
+class Reading:
+    """Reads texts for one session."""
+
+    def __init__(self, context: Context) -> None:
+        self._ = context
+        self._peeked: tuple[str, Environment, Classification] | None = None
+        self._awaited: tuple[str, Environment] = ("", context.settings.environment)
+
+    def classify(self, unit: Unit) -> Classification | None:
+        """The unit's classification; None when it has to be awaited. A text that cannot even be read sets
+        `unit.refusal` (in `observe` it goes on as unknown)."""
+        c = self._
+        if unit.classification is not None and unit.kind is UnitKind.FUNCTION_CALL:
+            return unit.classification
+        unit.refusal = None
+        codec = c.settings.codec
+        problem: ProxyError | None = None
+        if codec is None:
+            unit.text = unit.sql.decode("latin-1")
+            return unknown("Encoding", "the client_encoding can hide quotes from a reader")
+        try:
+            unit.text = unit.sql.decode(codec)
+        except UnicodeDecodeError:
+            unit.text = unit.sql.decode(codec, "backslashreplace")
+            problem = InvalidText(f'invalid byte sequence for encoding "{codec}"')
+        if len(unit.sql) > c.limits.statement_bytes:
+            problem = TooLarge(
+                f"pgproxy: statement of {len(unit.sql)} bytes is larger than the limit",
+                hint="send smaller statements, or raise limits.statement_bytes",
+            )
+        if problem is not None:
+            if c.policy.mode is Mode.ENFORCE:
+                unit.refusal = problem
+            return unknown("Unreadable", problem.message)
+        if unit.prepared is not None and unit.prepared.classification is not None:
+            own: Classification | None = unit.prepared.classification
+        else:
+            own = self._classification_of(unit, unit.text)
+        return None if own is None else self._with_executed(unit, own)
+
+    def _classification_of(self, unit: Unit, text: str) -> Classification | None:
+        c = self._
+        environment = c.settings.environment
+        found = unit.analysed.get((text, environment)) or c.lookup(text, environment)
+        if found is None:
+            self._awaited = (text, environment)
+            c.emit(effects.Analyse(text, environment))
+            c.state = GateState.ANALYSING
+        return found
+
+    def peek(self, sql: bytes) -> Classification | None:
+        """What a Parse names, before anything is decided; None while it is being analysed."""
+        c = self._
+        codec = c.settings.codec
+        if codec is None:
+            return unknown("Encoding", "the client_encoding can hide quotes from a reader")
+        if len(sql) > c.limits.statement_bytes:
+            return unknown("Unreadable", "the statement is larger than the limit")
+        try:
+            text = sql.decode(codec)
+        except UnicodeDecodeError:
+            return unknown("Unreadable", "the text is not valid in its client_encoding")
+        environment = c.settings.environment
+        if self._peeked is not None and self._peeked[:2] == (text, environment):
+            return self._peeked[2]
+        found = c.lookup(text, environment)
+        if found is None:
+            self._awaited = (text, environment)
+            c.emit(effects.Analyse(text, environment))
+            c.state = GateState.ANALYSING
+        return found
+
+    def peek_analysed(self, classification: Classification) -> None:
+        """An analyser answered what `peek` asked."""
+        self._peeked = (*self._awaited, classification)
+
+    def analysed(self, unit: Unit, classification: Classification) -> None:
+        """An analyser answered what was asked for this unit."""
+        unit.analysed[self._awaited] = classification
+
+    def _with_executed(self, unit: Unit, own: Classification) -> Classification | None:
+        """Join what SQL EXECUTE will run: the name's statement counts, not the word EXECUTE. A name may stand for
+        another EXECUTE, if the protocol's Parse made it."""
+        c = self._
+        joined = own
+        names = [n for s in own.statements for n in s.executes]
+        for name in names:  # grows
+            key = sql_name(name)
+            if not c.statements.is_settled(key, c.segment) and not c.settle():
+                return None
+            candidates = c.statements.candidates(key)
+            if not candidates:
+                if c.policy.mode is Mode.ENFORCE and len(own.statements) == len(names) == 1:
+                    unit.refusal = StatementUnknown(f'prepared statement "{name}" does not exist')
+                joined = _join(
+                    joined, unknown("ExecuteStmt", f'EXECUTE of "{name}", which this session did not prepare')
+                )
+                continue
+            for candidate in candidates:
+                try:
+                    text = candidate.sql.decode(c.settings.codec or "utf-8")
+                    inner = candidate.classification or self._classification_of(unit, text)
+                except UnicodeDecodeError:
+                    text = candidate.sql.decode("ascii", "backslashreplace")
+                    inner = unknown("Unreadable", "the text is not valid in its client_encoding")
+                if inner is None:
+                    return None
+                joined = _join(joined, inner)
+                if text not in unit.executes.setdefault(name, []):
+                    unit.executes[name].append(text)
+                names += [n for s in inner.statements for n in s.executes if n not in names]
+        if not c.settings.names_are_exact and c.policy.mode is Mode.ENFORCE and not _names_are_ascii(joined):
+            unit.refusal = Denied(
+                "pgproxy: names of prepared statements must be ASCII unless both encodings are UTF8",
+                hint="the server may take two such names for one; use another name, or client_encoding UTF8",
+            )
+        return joined
+
+
+def may_copy_in(classification: Classification) -> bool:
+    """Whether the server may read CopyData once it runs this: COPY FROM STDIN, and what is not known not to be."""
+    return any(
+        s.kind == "CopyStmt" or any(a.cls is ActionClass.UNKNOWN for a in s.actions) for s in classification.statements
+    )
+
+
+def is_barrier(classification: Classification, touched: bool) -> bool:
+    """Whether later texts or names may mean something else once this has run."""
+    for statement in classification.statements:
+        if statement.prepares is not None or statement.deallocates is not None:
+            return True
+        if not MEANINGFUL.isdisjoint(statement.settings):
+            return True
+        if touched and any(a.cls is ActionClass.TRANSACTION for a in statement.actions):
+            return True
+    return False
+
+
+def _names_are_ascii(classification: Classification) -> bool:
+    return all(
+        name.isascii()
+        for s in classification.statements
+        for name in (*s.executes, s.prepares or "", s.deallocates or "")
+    )
+
+
+def _join(first: Classification, second: Classification) -> Classification:
+    return replace(
+        first,
+        privileged=first.privileged or second.privileged,
+        risk=max(first.risk, second.risk, key=_RISKS.index),
+        statements=first.statements + second.statements,
+    )
