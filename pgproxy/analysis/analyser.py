@@ -46,6 +46,7 @@ class Analyser(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self.is_alive = False
+        self.catalogs: dict[str, int] = {}  # what it has been sent, by database
 
     @classmethod
     async def start(cls, time_limit_s: float, memory_bytes: int) -> Analyser:
@@ -99,8 +100,12 @@ class Analyser(asyncio.Protocol):
     def ask(self, question: bytes, answered: Answered, late: Callable[[], None]) -> None:
         """Sends a question; exactly one of the two is called, `late` when the time is up."""
         self.expect(answered, late)
+        self.tell(question)
+
+    def tell(self, frames: bytes) -> None:
+        """Sends something that has no answer of its own."""
         assert self._transport is not None
-        self._transport.write(question)
+        self._transport.write(frames)
 
     def expect(self, answered: Answered, late: Callable[[], None]) -> None:
         """As `ask`, for a question that is sent piece by piece."""

@@ -53,6 +53,22 @@ def decode_question(payload: bytes) -> tuple[str, Environment]:
     return payload[behind:].decode("utf-8", "surrogatepass"), Environment(*values)
 
 
+def encode_catalog(database: str, payload: bytes) -> Iterator[bytes]:
+    """A database's catalog, as frames; it is answered by nothing and holds for the questions that follow."""
+    whole = frame(json.dumps({"catalog": database}).encode("ascii")) + payload
+    for position in range(0, len(whole), PIECE):
+        yield frame(whole[position : position + PIECE], more=position + PIECE < len(whole))
+
+
+def decode_catalog(payload: bytes) -> tuple[str, bytes] | None:
+    """The inverse of `encode_catalog`, its frames joined; None for a question."""
+    if payload[HEADER.size : HEADER.size + 1] != b"{":
+        return None
+    (length,) = HEADER.unpack_from(payload)
+    behind = HEADER.size + length
+    return json.loads(payload[HEADER.size : behind])["catalog"], payload[behind:]
+
+
 def encode_answer(classification: Classification, kept: Kept | None) -> bytes:
     """Every field of a classification, those included that the public object leaves out, and what was learnt about
     the text's normal form. The statements follow the rest in parts."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
+from itertools import chain
 from time import monotonic
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from classifier import Classification, Environment, unknown
 from classifier.cache import MAX_TEXT, ClassificationCache
 from classifier.lexer import MAX_BYTES, SMALL_BYTES
 from pgproxy.analysis.analyser import Analyser, AnalyserFailed
-from pgproxy.analysis.codec import Answer, encode_question
+from pgproxy.analysis.codec import Answer, encode_catalog, encode_question
 
 __all__ = ["AnalyserFailed", "AnalyserPool"]
 
@@ -68,6 +69,7 @@ class AnalyserPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: set[_Job] = set()
         self._open = False
+        self._catalogs: dict[str, tuple[int, bytes]] = {}
 
     @property
     def cache(self) -> ClassificationCache:
@@ -107,6 +109,11 @@ class AnalyserPool:
             self._finish(job, unknown("the proxy is shutting down"))
         self._short.clear()
         self._long.clear()
+
+    def set_catalog(self, database: str, version: int, snapshot: bytes) -> None:
+        """What environments with a catalog version of this database are judged by from now on. Each analyser gets it
+        before the next question that needs it."""
+        self._catalogs[database] = (version, snapshot)
 
     def lookup(self, text: str, environment: Environment) -> Classification | None:
         """What the caches know; never blocks."""
@@ -183,11 +190,25 @@ class AnalyserPool:
 
         with self._guarded(analyser, job):
             question = encode_question(job.text, job.environment)
-            if len(job.text) <= MAX_TEXT:
+            catalog = self._catalog_for(analyser, job.environment)
+            if catalog is not None:
+                analyser.expect(answered, late)
+                self._spawn(self._send(analyser, job, chain(catalog, question)))
+            elif len(job.text) <= MAX_TEXT:
                 analyser.ask(next(question), answered, late)
             else:
                 analyser.expect(answered, late)
                 self._spawn(self._send(analyser, job, question))
+
+    def _catalog_for(self, analyser: Analyser, environment: Environment) -> Iterator[bytes] | None:
+        """The catalog an analyser must be sent first."""
+        if not environment.catalog_version:
+            return None
+        version, snapshot = self._catalogs.get(environment.database, (0, b""))
+        if not version or analyser.catalogs.get(environment.database) == version:
+            return None
+        analyser.catalogs[environment.database] = version
+        return encode_catalog(environment.database, snapshot)
 
     async def _send(self, analyser: Analyser, job: _Job, question: Iterator[bytes]) -> None:
         with self._guarded(analyser, job):

@@ -14,29 +14,56 @@ import signal
 import sys
 from typing import BinaryIO, Final
 
-from classifier import Classification, Environment, classify, normal
+from classifier import Classification, Environment, classify, knowledge_of, normal
+from classifier.catalog import decode
 from classifier.normal import Kept
-from pgproxy.analysis.codec import HEADER, MORE, decode_question, encode_answer, frame
+from classifier.walk import Knowledge
+from pgproxy.analysis.codec import HEADER, MORE, decode_catalog, decode_question, encode_answer, frame
 from pgproxy.analysis.deep import STACK_BYTES, run_deep
 
 RESIDENT_BYTES: Final = 768 * 1024 * 1024  # beyond it, make room for a successor
 READY: Final = b"ready"
 
 
-def answer(text: str, environment: Environment) -> tuple[Classification, Kept | None]:
-    """The classification of a text, and what it says about the text's normal form."""
-    classification = classify(text, environment)
-    return classification, normal.learn(text.encode("utf-8")) if classification.constant_free else None
+class Analysis:
+    """Classifies texts by the newest catalog of their database, which is read from its bytes when first asked for."""
+
+    def __init__(self) -> None:
+        self._payloads: dict[str, bytes] = {}
+        self._knowledge: dict[str, Knowledge] = {}
+
+    def set_catalog(self, database: str, payload: bytes) -> None:
+        """Judges by this one from now on."""
+        self._payloads[database] = payload
+        self._knowledge.pop(database, None)
+
+    def answer(self, text: str, environment: Environment) -> tuple[Classification, Kept | None]:
+        """The classification of a text, and what it says about the text's normal form."""
+        classification = classify(text, environment, self._of(environment))
+        return classification, normal.learn(text.encode("utf-8")) if classification.constant_free else None
+
+    def _of(self, environment: Environment) -> Knowledge | None:
+        """What an environment's version stands for: the newest, for the pool sends it before the question."""
+        if not environment.catalog_version:
+            return None
+        payload = self._payloads.pop(environment.database, None)
+        if payload is not None:
+            self._knowledge[environment.database] = knowledge_of(decode(payload))
+        return self._knowledge.get(environment.database)
 
 
 def serve(questions: BinaryIO, answers: BinaryIO, cpu_s: int) -> None:
     """Answers until the input ends."""
+    analysis = Analysis()
     # exec inherits its parent's peak, which says nothing about this process
     limit = max(RESIDENT_BYTES, _peak_bytes() + RESIDENT_BYTES // 2)
-    while (question := read_frames(questions)) is not None:
-        text, environment = decode_question(question)
+    while (payload := read_frames(questions)) is not None:
         _limit_cpu(cpu_s)
-        answers.write(frame(encode_answer(*answer(text, environment))))
+        catalog = decode_catalog(payload)
+        if catalog is not None:
+            analysis.set_catalog(*catalog)
+            continue
+        answers.write(frame(encode_answer(*analysis.answer(*decode_question(payload)))))
         answers.flush()
         if _peak_bytes() > limit:
             return
