@@ -20,6 +20,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pgproxy.embedded import bin_dir
+
 PACKAGES = ("postgresql-15", "postgresql-15-pgaudit", "dpkg-dev", "gcc", "libc6-dev")
 BIN = Path("/usr/lib/postgresql/15/bin")
 USER = "pgconformance"
@@ -55,10 +57,22 @@ class Seen:
 
 def run(*command: str | Path, quiet: bool = True, check: bool = True, **more: object) -> str:
     """A program's standard output; its error output is shown when it fails."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, errors="replace", **more)  # type: ignore[call-overload]  # noqa: S603
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, errors="replace", **more)  # type: ignore[call-overload]
     if check and done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return str(done.stdout)
+
+
+def embedded_copy(work: Path) -> Path:
+    """The programs of the embedded PostgreSQL where the server's user may run them."""
+    source = bin_dir().parent.parent
+    target = work / "embedded" / source.name
+    if not target.exists():
+        shutil.copytree(source, target)
+        shutil.copytree(source.with_name(f"{source.name}.libs"), target.with_name(f"{source.name}.libs"))
+        run("chmod", "-R", "a+rX", target.parent)
+        run("chmod", "a+rx", *(target / "pginstall" / "bin").iterdir())
+    return target / "pginstall" / "bin"
 
 
 class Oracle:
@@ -178,7 +192,7 @@ class Oracle:
         shutil.rmtree(self.data, ignore_errors=True)
         self.data.mkdir()
         shutil.chown(self.data, USER, USER)
-        os.chmod(self.data, 0o700)
+        self.data.chmod(0o700)
         self._as_user(
             self.bin / "initdb", "-D", self.data, "-U", SUPERUSER, "--no-locale", "-E", "UTF8", "-A", "trust", "-N"
         )
@@ -277,7 +291,7 @@ class Oracle:
                         stdin=text,
                         env=environment,
                         cwd=self.build,
-                        timeout=_FILE_LIMIT_S,  # noqa: S603
+                        timeout=_FILE_LIMIT_S,
                         stdout=subprocess.DEVNULL,
                         stderr=subprocess.DEVNULL,
                         check=False,
