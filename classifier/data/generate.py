@@ -38,16 +38,15 @@ RANK = {"i": 0, "s": 1, "v": 2}
 OLDEST = 14
 # PostgreSQL 14 ships in no package of the registries this project may use, so what 15 brought is written here
 # from the release notes ("Release 15"): 14 is taken to have what 15 has, less these.
-NEW_IN_15 = frozenset(
-    """
-    regexp_count regexp_instr regexp_like regexp_substr has_parameter_privilege pg_settings_get_flags
-    pg_backup_start pg_backup_stop pg_ls_logicalsnapdir pg_ls_logicalmapdir pg_ls_replslotdir
-    pg_ident_file_mappings pg_database_collation_actual_version pg_stat_have_stats pg_stat_force_next_flush
-    pg_stat_get_recovery_prefetch pg_stat_get_subscription_stats pg_stat_reset_subscription_stats
-    pg_get_wal_resource_managers multirange_agg_transfn multirange_agg_finalfn to_timestamp_tz
-    pg_stat_get_replication_slot pg_stat_get_function_calls_total window_row_number_support
-    """.split()
-)
+_NEW_IN_15 = """
+regexp_count regexp_instr regexp_like regexp_substr has_parameter_privilege pg_settings_get_flags
+pg_backup_start pg_backup_stop pg_ls_logicalsnapdir pg_ls_logicalmapdir pg_ls_replslotdir
+pg_ident_file_mappings pg_database_collation_actual_version pg_stat_have_stats pg_stat_force_next_flush
+pg_stat_get_recovery_prefetch pg_stat_get_subscription_stats pg_stat_reset_subscription_stats
+pg_get_wal_resource_managers multirange_agg_transfn multirange_agg_finalfn to_timestamp_tz
+pg_stat_get_replication_slot pg_stat_get_function_calls_total window_row_number_support
+"""
+NEW_IN_15 = frozenset(_NEW_IN_15.split())
 
 
 def wrap(names: list[str]) -> str:
@@ -115,7 +114,7 @@ async def main(dsns: list[str]) -> None:
         ("VOLATILE", "v", "functions with a volatile overload; harmless only where `functions.py` names them"),
     ):
         parts.append(block(variable, comment, [n for n, v in functions.items() if v == letter]))
-    lines = ["# functions only some versions have: (first, last) version, 0 where there is no such bound", "PARTIAL = {"]
+    lines = ["# functions only some versions have: (first, last), 0 where there is no such bound", "PARTIAL = {"]
     for (first, last), names in sorted(partial(found, all_versions).items()):
         lines.append(f'    ({first}, {last}): """\n{wrap(names)}\n""",')
     parts.append("\n".join([*lines, "}\n"]))

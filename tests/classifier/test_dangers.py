@@ -55,7 +55,7 @@ def test_every_function_that_runs_query_text_is_considered(connection: psycopg.C
         "select proname from pg_proc where pronamespace = 11"
         " and proargnames[1:pronargs] && '{query,sqlquery,tbl,tablename,schema,cursor,filename}'",
     )
-    assert by_argument >= {"query_to_xml", "table_to_xml", "schema_to_xml", "cursor_to_xml", "pg_read_file"}
+    assert by_argument >= {"query_to_xml", "table_to_xml", "schema_to_xml", "cursor_to_xml"}
     assert {name for name in by_argument if not is_considered(name)} == set()
 
 
