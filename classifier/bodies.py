@@ -21,7 +21,7 @@ from classifier.model import Action, ActionClass, Environment
 from classifier.walk import Consequences, Handler, Node, Tree, Walk, surroundings
 
 Path = tuple[str, ...] | None
-MAX_NODES: Final = 5_000  # one statement may reach; beyond it nobody could say what it does anyway
+MAX_NODES: Final = 1_000  # one statement may reach; beyond it nobody could say what it does anyway
 MAX_ACTIONS: Final = 100
 _KEPT: Final = 20_000
 _FIRST_USER_OID: Final = 16384  # "OID Assignment": below are the objects initdb makes

@@ -149,10 +149,15 @@ class CatalogSnapshot(NamedTuple):
     relations: tuple[Relation, ...] = ()
 
 
+# One row at a time: the encoder holds the interpreter for as long as one call lasts, and who encodes has other work.
+_write: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def encode(snapshot: CatalogSnapshot) -> bytes:
     """A snapshot as JSON."""
-    text = json.dumps([FORMAT, *snapshot], ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass")
+    parts = [_write(FORMAT), _write(snapshot.database)]
+    parts.extend("[" + ",".join([_write(row) for row in rows]) + "]" for rows in snapshot[1:])
+    return ("[" + ",".join(parts) + "]").encode("utf-8", "surrogatepass")
 
 
 def decode(payload: bytes) -> CatalogSnapshot:
@@ -163,30 +168,32 @@ def decode(payload: bytes) -> CatalogSnapshot:
     _, database, functions, types, casts, operators, relations = values
     return CatalogSnapshot(
         database,
-        tuple(_function(_tuples(row)) for row in functions),
-        tuple(Type._make(_tuples(row)) for row in types),
-        tuple(Cast._make(row) for row in casts),
-        tuple(Operator._make(_tuples(row)) for row in operators),
-        tuple(_relation(_tuples(row)) for row in relations),
+        tuple(map(_function, functions)),
+        tuple(Type._make(map(_tuple, row)) for row in types),
+        tuple(map(Cast._make, casts)),
+        tuple(Operator._make(map(_tuple, row)) for row in operators),
+        tuple(map(_relation, relations)),
     )
 
 
-def _tuples(row: list[Any]) -> tuple[Any, ...]:
-    return tuple(_tuples(item) if isinstance(item, list) else item for item in row)
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
-def _function(row: tuple[Any, ...]) -> Function:
-    found = Function._make(row)
-    return found._replace(parameters=tuple(Parameter._make(item) for item in found.parameters))
+def _function(row: list[Any]) -> Function:
+    row[15] = [Parameter._make(item) for item in row[15]]
+    return Function._make(map(_tuple, row))
 
 
-def _relation(row: tuple[Any, ...]) -> Relation:
-    found = Relation._make(row)
-    return found._replace(
-        triggers=tuple(Trigger._make(item) for item in found.triggers),
-        rules=tuple(Rule._make(item) for item in found.rules),
-        references=tuple(Reference._make(item) for item in found.references),
-    )
+def _relation(row: list[Any]) -> Relation:
+    row[5] = map(tuple, row[5])
+    row[7] = map(tuple, row[7])
+    row[8] = map(Trigger._make, row[8])
+    row[9] = map(Rule._make, row[9])
+    row[11] = map(Reference._make, row[11])
+    for position in (5, 7, 8, 9, 10, 11):
+        row[position] = tuple(row[position])
+    return Relation._make(row)
 
 
 class Reach(NamedTuple):

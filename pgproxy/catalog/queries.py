@@ -188,6 +188,13 @@ def _part(table: str, where: str = "true") -> str:
 
 
 _NEW: Final = "oid >= 16384"
+
+
+def _lasting(relation: str) -> str:
+    """Temporary relations come and go all the time and are not in a snapshot."""
+    return f"{relation} NOT IN (SELECT oid FROM pg_class WHERE relpersistence = 't')"  # noqa: S608 (ours)
+
+
 # One number that changes with every committed change of what a snapshot holds: each row's oid and the transaction
 # that wrote it, hashed and summed, so that order does not matter and nothing has to be sorted.
 WATERMARK: Final = (
@@ -199,13 +206,13 @@ WATERMARK: Final = (
             _part("pg_type", f"{_NEW} AND typtype <> 'c' AND typelem = 0 OR {_NEW} AND typtype = 'd'"),
             _part("pg_operator", _NEW),
             _part("pg_cast", _NEW),
-            _part("pg_trigger", "NOT tgisinternal"),
-            _part("pg_rewrite", _NEW),
-            _part("pg_constraint", f"{_NEW} AND contype IN ('c', 'f')"),
-            _part("pg_attrdef"),
+            _part("pg_trigger", f"NOT tgisinternal AND {_lasting('tgrelid')}"),
+            _part("pg_rewrite", f"{_NEW} AND {_lasting('ev_class')}"),
+            _part("pg_constraint", f"{_NEW} AND contype IN ('c', 'f') AND {_lasting('conrelid')}"),
+            _part("pg_attrdef", _lasting("adrelid")),
             _part("pg_policy"),
             _part("pg_namespace", f"{_NEW} AND nspname !~ '^pg_(temp|toast)'"),
-            _part("pg_inherits"),
+            _part("pg_inherits", _lasting("inhrelid")),
             _part("pg_extension"),
         ]
     )

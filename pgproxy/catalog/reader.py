@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from classifier.catalog import (
     VARIADIC,
@@ -35,21 +35,56 @@ _ROW: Final = 1
 _RULES: Final = {"1": "S", "2": "U", "3": "I", "4": "D"}
 
 
-async def read(connection: Connection) -> tuple[CatalogSnapshot, bool]:
-    """The snapshot, and whether every definition could be printed."""
+class Rows(NamedTuple):
+    """One database's rows as the server gave them."""
+
+    database: str
+    natures: list[Any]
+    functions: list[Any]
+    types: list[Any]
+    casts: list[Any]
+    operators: list[Any]
+    relations: list[Any]
+    expressions: list[Any]
+    triggers: list[Any]
+    rules: list[Any]
+    references: list[Any]
+    children: list[Any]
+    is_complete: bool  # whether every definition could be printed
+
+
+async def fetch(connection: Connection) -> Rows:
+    """What a snapshot is made of. Putting it together takes long, and belongs in a thread."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        database: str = await connection.fetchval("SELECT current_database()::text")
         locked: list[int] = await connection.fetchval(queries.LOCKED)
-        natures = {row["oid"]: row["nature"] for row in await connection.fetch(queries.NATURES) if row["nature"]}
-        functions = tuple(_function(row, natures) for row in await connection.fetch(queries.FUNCTIONS, locked))
-        types = tuple(_type(row) for row in await connection.fetch(queries.TYPES))
-        casts = tuple(Cast(*row) for row in await connection.fetch(queries.CASTS))
-        operators = tuple(
-            Operator(row[0], row[1], row[2], row[3], tuple(row[4]), row[5])
-            for row in await connection.fetch(queries.OPERATORS)
+        return Rows(
+            await connection.fetchval("SELECT current_database()::text"),
+            await connection.fetch(queries.NATURES),
+            await connection.fetch(queries.FUNCTIONS, locked),
+            await connection.fetch(queries.TYPES),
+            await connection.fetch(queries.CASTS),
+            await connection.fetch(queries.OPERATORS),
+            await connection.fetch(queries.RELATIONS, locked),
+            await connection.fetch(queries.EXPRESSIONS, locked),
+            await connection.fetch(queries.TRIGGERS, locked),
+            await connection.fetch(queries.RULES, locked),
+            await connection.fetch(queries.REFERENCES),
+            await connection.fetch(queries.CHILDREN),
+            not locked,
         )
-        relations = await _relations(connection, locked)
-    return CatalogSnapshot(database, functions, types, casts, operators, relations), not locked
+
+
+def build(rows: Rows) -> CatalogSnapshot:
+    """The snapshot."""
+    natures = {row["oid"]: row["nature"] for row in rows.natures if row["nature"]}
+    return CatalogSnapshot(
+        rows.database,
+        tuple(_function(row, natures) for row in rows.functions),
+        tuple(map(_type, rows.types)),
+        tuple(Cast(*row) for row in rows.casts),
+        tuple(Operator(row[0], row[1], row[2], row[3], tuple(row[4]), row[5]) for row in rows.operators),
+        _relations(rows),
+    )
 
 
 def _function(row: Any, natures: dict[int, str]) -> Function:
@@ -108,26 +143,25 @@ def _type(row: Any) -> Type:
     )
 
 
-async def _relations(connection: Connection, locked: list[int]) -> tuple[Relation, ...]:
+def _relations(rows: Rows) -> tuple[Relation, ...]:
     expressions: dict[int, list[tuple[str, str]]] = {}
-    for relation, moment, text in await connection.fetch(queries.EXPRESSIONS, locked):
+    for relation, moment, text in rows.expressions:
         if _OF_INTEREST.search(text) and not _NEXT_VALUE.fullmatch(text):
             expressions.setdefault(relation, []).append((moment, text))
     triggers: dict[int, list[Trigger]] = {}
-    for relation, bits, function, condition in await connection.fetch(queries.TRIGGERS, locked):
+    for relation, bits, function, condition in rows.triggers:
         events = "".join(letter for bit, letter in _EVENTS if bits & bit)
         triggers.setdefault(relation, []).append(Trigger(events, function, condition, bool(bits & _ROW)))
     rules: dict[int, list[Rule]] = {}
-    for relation, event, definition in await connection.fetch(queries.RULES, locked):
+    for relation, event, definition in rows.rules:
         rules.setdefault(relation, []).append(Rule(_RULES.get(event, "?"), definition))
     references: dict[int, list[Reference]] = {}
-    for relation, other, on_update, on_delete in await connection.fetch(queries.REFERENCES):
+    for relation, other, on_update, on_delete in rows.references:
         references.setdefault(relation, []).append(Reference(other, on_update, on_delete))
     children: dict[int, list[int]] = {}
-    for parent, child in await connection.fetch(queries.CHILDREN):
+    for parent, child in rows.children:
         children.setdefault(parent, []).append(child)
-    rows = await connection.fetch(queries.RELATIONS, locked)
-    present = {row["oid"] for row in rows}
+    present = {row["oid"] for row in rows.relations}
     return tuple(
         Relation(
             row["oid"],
@@ -144,5 +178,5 @@ async def _relations(connection: Connection, locked: list[int]) -> tuple[Relatio
             tuple(item for item in references.get(row["oid"], ()) if item.relation in present),
             row["fdwname"],
         )
-        for row in rows
+        for row in rows.relations
     )

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("pgproxy.catalog")
 
 RETRY_S: Final = 2.0
+MAX_SHARE: Final = 0.05  # of the time that asking for the watermark may take
 _FAILURES: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError)
 
 
@@ -100,17 +102,20 @@ class Watch:
                 announced = self._announced
                 self._wanted.clear()
                 # the mark first: what changes while reading is noticed by the next one
+                asked = monotonic()
                 seen: str = await connection.fetchval(queries.WATERMARK)
+                pause_s = max(self._poll_s, (monotonic() - asked) / MAX_SHARE)
                 if seen != mark or not complete or self.is_reading:
-                    snapshot, complete = await reader.read(connection)
-                    mark = seen
+                    rows = await reader.fetch(connection)
+                    payload = await asyncio.to_thread(_payload, rows)
+                    mark, complete = seen, rows.is_complete
                     self.reads += 1
-                    self._took(encode(snapshot), announced)
+                    self._took(payload, announced)
                 self.is_failing = False
                 if self.is_reading:
                     self._settled.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), self._poll_s)
+                    await asyncio.wait_for(self._wanted.wait(), pause_s)
         finally:
             connection.terminate()
 
@@ -125,3 +130,7 @@ class Watch:
         if announced == self._announced:
             self.version = self._known
             self._settled.set()
+
+
+def _payload(rows: reader.Rows) -> bytes:
+    return encode(reader.build(rows))

@@ -11,7 +11,7 @@ import asyncpg
 from classifier import Classification, Environment, classify, knowledge_of
 from classifier.catalog import decode, encode
 from classifier.walk import Knowledge
-from pgproxy.catalog.reader import read
+from pgproxy.catalog.reader import build, fetch
 
 _numbers = itertools.count(1)
 
@@ -21,8 +21,9 @@ async def knowledge(dsn: str, planted: str) -> Knowledge:
     async with database(dsn) as connection:
         await connection.execute(planted)
         await connection.execute("SET search_path = ''")
-        snapshot, complete = await read(connection)
-    assert complete
+        rows = await fetch(connection)
+    assert rows.is_complete
+    snapshot = build(rows)
     copy = decode(encode(snapshot))
     assert copy == snapshot
     return knowledge_of(copy)

@@ -14,7 +14,7 @@ from classifier.catalog import CatalogSnapshot, decode, encode
 from pgproxy.analysis.pool import AnalyserPool
 from pgproxy.catalog import Catalogs, State, queries
 from pgproxy.catalog.analyzer import CatalogAnalyzer
-from pgproxy.catalog.reader import read
+from pgproxy.catalog.reader import build, fetch
 from pgproxy.dsn import Dsn
 from tests.classifier.planted import judge
 
@@ -76,8 +76,9 @@ async def test_a_login_without_privileges_reads_everything(
     assert await catalogs.wait(dsn.database or "")
     theirs = latest(catalogs, dsn.database or "")
     await admin.execute("SET search_path = ''")
-    ours, complete = await read(admin)
-    assert complete
+    rows = await fetch(admin)
+    assert rows.is_complete
+    ours = build(rows)
     assert ours == theirs
     assert encode(ours) == catalogs.snapshot(dsn.database or "")
     assert judge(knowledge_of(theirs), "SELECT hidden.f()").classes == ("read", "bulk_write")
