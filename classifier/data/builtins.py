@@ -451,7 +451,7 @@ spghandler suppress_redundant_updates_trigger system timeofday ts_rewrite ts_sta
 tsvector_update_trigger_column txid_status unique_key_recheck uuidv4 uuidv7
 """
 
-# functions only some versions have: (first, last) version, 0 where there is no such bound
+# functions only some versions have: (first, last), 0 where there is no such bound
 PARTIAL = {
     (0, 16): """
 interval_accum interval_accum_inv interval_combine pg_read_file_old pg_rotate_logfile_old
