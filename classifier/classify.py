@@ -12,10 +12,11 @@ from classifier.effects import EFFECTS
 from classifier.model import Action, ActionClass, Classification, Environment, Risk, Statement
 from classifier.risk import assess, is_privileged
 from classifier.utility import UTILITY
-from classifier.walk import Handler, Knowledge, Walk, surroundings
+from classifier.walk import Handler, Knowledge, Surroundings, Walk, surroundings
 
 HANDLERS: Final[dict[str, Handler]] = {**EFFECTS, **UTILITY}
 MAX_NORMALIZED: Final = 64 * 1024  # characters; it is for people and for grouping
+MAX_COLUMNS: Final = 1_000
 _DEFAULT: Final = Environment()
 # Statements whose class, relations and reasons cannot hang on a constant unless the walk says so.
 _CONSTANT_FREE: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
@@ -103,7 +104,7 @@ def _classify(sql: str | bytes, environment: Environment, knowledge: Knowledge |
         walk = Walk(HANDLERS, environment, prepared)
         walk.run(item.kind, item.tree)
         statement = walk.statement(item.kind)
-        statements.append(_with_sqlglot(statement, scan.blanked[item.start : item.end]))
+        statements.append(_with_sqlglot(statement, scan.blanked[item.start : item.end], environment))
         if item.kind not in _CONSTANT_FREE or walk.constants_matter:
             constant_free = False
         if walk.prepares is not None and walk.prepared is not None:
@@ -128,7 +129,7 @@ def _classify(sql: str | bytes, environment: Environment, knowledge: Knowledge |
     )
 
 
-def _with_sqlglot(statement: Statement, text: bytes) -> Statement:
+def _with_sqlglot(statement: Statement, text: bytes, environment: Environment) -> Statement:
     """Adds what sqlglot reads in the deparse; only queries and changes of data are worth asking about."""
     if statement.kind not in _CONSTANT_FREE:
         return statement
@@ -144,7 +145,36 @@ def _with_sqlglot(statement: Statement, text: bytes) -> Statement:
         return replace(
             statement, actions=(*statement.actions, action), reasons=(*statement.reasons, reason), settings=("*",)
         )
-    return replace(statement, relations=tuple(dict.fromkeys((*statement.relations, *reading.relations))))
+    return replace(
+        statement,
+        relations=tuple(dict.fromkeys((*statement.relations, *reading.relations))),
+        columns_read=_columns(reading.reads, environment),
+        columns_written=_columns(reading.writes, environment),
+    )
+
+
+def _columns(columns: tuple[meaning.Column, ...], environment: Environment) -> tuple[str, ...]:
+    """Columns by name; with a catalog `*` is every column, and an unqualified name its relations'."""
+    found: dict[str, None] = {}
+    knowledge = environment.knowledge if isinstance(environment, Surroundings) else None
+    for relations, name in columns:
+        known = (
+            {relation: knowledge.columns(relation, environment.search_path) for relation in relations}
+            if (knowledge is not None)
+            else {}
+        )
+        for relation in relations:
+            names = known.get(relation)
+            if names is None:
+                if len(relations) == 1:
+                    found[f"{relation}.{name}"] = None
+            elif name == meaning.EVERY:
+                found.update(dict.fromkeys(f"{relation}.{item}" for item in names))
+            elif name in names:
+                found[f"{relation}.{name}"] = None
+        if len(relations) > 1 and not any(name in (names or ()) for names in known.values()):
+            found[name] = None
+    return tuple(found)[:MAX_COLUMNS]
 
 
 def _risk(actions: list[Action]) -> Risk:

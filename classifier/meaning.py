@@ -8,10 +8,12 @@ disagreement.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.optimizer.scope import traverse_scope
 
 # sqlglot's time grows with the square and worse of some shapes (`a[1][1]…` of 3 KB takes 1.5 s).
 MAX_BYTES = 32 * 1024
@@ -34,13 +36,20 @@ _CHANGES = (exp.Insert, exp.Update, exp.Delete, exp.Merge)
 _ITS_OWN_BUGS = (TypeError, AttributeError, ValueError, RecursionError, KeyError, IndexError)
 
 
+# The relations a column may belong to (one, where a name or a lone FROM item tells), and its name or `*`.
+Column = tuple[tuple[str, ...], str]
+EVERY: Final = "*"
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Relations as sqlglot names them, and whether it sees definitions or changes of data anywhere."""
+    """Relations as sqlglot names them, whether it sees definitions or changes of data anywhere, and columns."""
 
     relations: tuple[str, ...]
     defines: bool
     changes: bool
+    reads: tuple[Column, ...] = field(default=())
+    writes: tuple[Column, ...] = field(default=())
 
 
 def read(sql: str) -> Reading | None:
@@ -52,6 +61,8 @@ def read(sql: str) -> Reading | None:
     except (sqlglot.errors.SqlglotError, *_ITS_OWN_BUGS):
         return None
     relations: dict[str, None] = {}
+    reads: dict[Column, None] = {}
+    writes: dict[Column, None] = {}
     defines = changes = False
     for tree in trees:
         if tree is None:
@@ -64,10 +75,86 @@ def read(sql: str) -> Reading | None:
                 defines = True
             elif isinstance(node, _CHANGES):
                 changes = True
+                _changed(node, reads, writes)
             elif isinstance(node, exp.CTE):
                 queries.add(node.alias)
             elif isinstance(node, exp.Table) and isinstance(node.this, exp.Identifier):
-                relations[f"{node.db}.{node.name}" if node.db else node.name] = None
+                relations[_name(node)] = None
         for name in queries:
             relations.pop(name, None)
-    return Reading(tuple(relations), defines, changes)
+        try:
+            for scope in traverse_scope(tree):
+                _read(scope, reads)
+        except (sqlglot.errors.SqlglotError, *_ITS_OWN_BUGS):
+            reads.clear()
+        for found in (reads, writes):
+            for column in [c for c in found if queries.intersection(c[0])]:
+                del found[column]
+    return Reading(tuple(relations), defines, changes, tuple(reads), tuple(writes))
+
+
+def _name(table: exp.Table) -> str:
+    return f"{table.db}.{table.name}" if table.db else str(table.name)
+
+
+def _read(scope: Any, reads: dict[Column, None]) -> None:
+    """Columns one query names, by the tables of its FROM list; those of inner queries are their own scopes'."""
+    query = scope.expression
+    if not isinstance(query, exp.Select):
+        return
+    tables = {alias: _name(source) for alias, source in scope.sources.items() if isinstance(source, exp.Table)}
+    lone = [tables[alias] for alias in scope.selected_sources if alias in tables]
+    if any(alias not in tables for alias in scope.selected_sources):
+        lone = []  # an unqualified name may be a derived table's
+    for column in scope.columns:
+        if column.find_ancestor(exp.Select) is query or column.table:
+            _note(column, tables, lone, reads)
+    for item in query.expressions:
+        if isinstance(item, exp.Star):
+            for alias in scope.selected_sources:
+                if alias in tables:
+                    reads[((tables[alias],), EVERY)] = None
+        elif isinstance(item, exp.Column) and isinstance(item.this, exp.Star):
+            _note(item, tables, lone, reads)
+
+
+def _note(column: exp.Column, tables: dict[str, str], lone: list[str], reads: dict[Column, None]) -> None:
+    name = EVERY if isinstance(column.this, exp.Star) else column.name
+    if column.table:
+        if column.table in tables:
+            reads[((tables[column.table],), name)] = None
+    elif lone:
+        reads[(tuple(dict.fromkeys(lone)), name)] = None
+
+
+def _changed(node: exp.Expression, reads: dict[Column, None], writes: dict[Column, None]) -> None:
+    """Columns a change of data names; `*` where it changes whole rows. Inner queries are read elsewhere."""
+    target = node.this
+    names: list[str] = []
+    if isinstance(target, exp.Schema):
+        names = [item.name for item in target.expressions]
+        target = target.this
+    if not isinstance(target, exp.Table):
+        return
+    tables: dict[str, str] = {}
+    written: set[int] = set()
+    for item in node.walk(prune=lambda n: isinstance(n, exp.Select)):
+        if isinstance(item, exp.Table):
+            tables[item.alias_or_name] = _name(item)
+        elif isinstance(item, exp.EQ) and _is_assignment(item):
+            written.add(id(item.this))
+            if isinstance(item.this, exp.Column):
+                names.append(item.this.name)
+    if isinstance(node, (exp.Delete, exp.Merge)):
+        names = names if isinstance(node, exp.Merge) else []
+    for name in dict.fromkeys(names or [EVERY]):
+        writes[((_name(target),), name)] = None
+    lone = list(tables.values())
+    for item in node.walk(prune=lambda n: isinstance(n, exp.Select)):
+        if isinstance(item, exp.Column) and id(item) not in written:
+            _note(item, tables, lone, reads)
+
+
+def _is_assignment(item: exp.EQ) -> bool:
+    """Whether it stands in a SET list and compares nothing."""
+    return isinstance(item.parent, (exp.Update, exp.OnConflict)) and item.arg_key == "expressions"

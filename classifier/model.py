@@ -95,7 +95,7 @@ class Classification:
         return tuple(dict.fromkeys(r for s in self.statements for r in s.reasons))
 
     def to_dict(self) -> dict[str, Any]:
-        """The classification object of the public contract."""
+        """The classification object of the public contract; columns are there where there are any."""
         return {
             "privileged": self.privileged,
             "risk": str(self.risk),
@@ -111,9 +111,9 @@ class Classification:
                     "relations": list(s.relations),
                     "functions": list(s.functions),
                     "reasons": list(s.reasons),
-                    "columns_read": list(s.columns_read),
-                    "columns_written": list(s.columns_written),
                 }
+                | ({"columns_read": list(s.columns_read)} if s.columns_read else {})
+                | ({"columns_written": list(s.columns_written)} if s.columns_written else {})
                 for s in self.statements
             ],
         }

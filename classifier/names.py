@@ -108,6 +108,14 @@ class Names:
                 effect = _unknown(f"{full} {detail} in this database's catalog")
         walk.effect(effect, name if effect is not None and effect.cls != ActionClass.UNKNOWN else None)
 
+    def columns(self, relation: str, search_path: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """A relation's columns; None where more than one of its name could be meant, or none is known."""
+        schema, _, name = relation.rpartition(".")
+        found = self.catalog.relations(schema or None, name, search_path)
+        if len(found) > 1 and search_path is not None and not schema:
+            found = [item for wanted in search_path for item in found if item.schema == wanted][:1]
+        return tuple(column for column, _ in found[0].columns) if len(found) == 1 else None
+
     def _has(self, schema: str | None, name: str, path: tuple[str, ...] | None) -> bool:
         return bool(self.catalog.functions(schema, name, None, path))
 

@@ -58,7 +58,13 @@ class Knowledge(Protocol):
         """Notes what a call reaches, PostgreSQL's own functions included."""
         ...
 
-    def consequences(self, nodes: Iterable[Node]) -> Consequences: ...
+    def consequences(self, nodes: Iterable[Node]) -> Consequences:
+        """All that these nodes do, directly or not."""
+        ...
+
+    def columns(self, relation: str, search_path: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """A relation's columns, by its name as a text writes it; None where it is not known or not certain."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
