@@ -59,7 +59,7 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 # Operators, NOT, JOIN, UNION and their like in a row make a tree as deep as they are many. With the default
 # max_stack_depth PostgreSQL 15 and 18 refuse 4,700 terms of `1+1…`, 9,200 of UNION and 18,300 of `::`.
 MAX_CHAIN: Final = 10_000
-MAX_TOKENS: Final = 400_000  # about two seconds of an analyser
+MAX_TOKENS: Final = 360_000  # about two seconds of an analyser
 
 # Beyond this length texts are searched for chains and for long VALUES lists.
 LONG_BYTES: Final = 8 * 1024
@@ -70,7 +70,7 @@ SMALL_NESTING: Final = 100
 SMALL_OPERATORS: Final = 500
 SMALL_COMMENTS: Final = 100
 
-_CHAINING: Final = frozenset((b"join", b"union", b"intersect", b"except", b"not"))
+_CHAINING: Final = frozenset((b"join", b"union", b"intersect", b"except", b"not", b"collate", b"zone"))
 _VALUES: Final[bytes] = b"values"
 _CREATE: Final[bytes] = b"create"
 
@@ -308,7 +308,7 @@ class _Pass:
                             elif word in _CHAINING:
                                 links += 1
                                 if links > MAX_CHAIN:
-                                    raise TooHostile("the text chains too many JOIN, UNION or NOT")
+                                    raise TooHostile("the text chains too many words like JOIN, UNION and NOT")
                     position = after
                     continue
                 if prefix == 0:  # U&"

@@ -48,7 +48,9 @@ class Analysis:
             return None
         payload = self._payloads.pop(environment.database, None)
         if payload is not None:
-            self._knowledge[environment.database] = knowledge_of(decode(payload))
+            # one that cannot be read leaves none, and its statements unknown
+            with contextlib.suppress(ValueError, TypeError, LookupError):
+                self._knowledge[environment.database] = knowledge_of(decode(payload))
         return self._knowledge.get(environment.database)
 
 
