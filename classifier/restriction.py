@@ -55,6 +55,8 @@ class Scope:
     others: dict[str, Name | None] = field(default_factory=dict)  # the rest of the FROM list
     columns: set[str] = field(default_factory=set)  # output names that belong to the rest of the FROM list
     constants_matter: bool = False
+    # by the identity of a node, which is kept so that no other node can take it
+    judged: dict[int, tuple[Tree, Reach]] = field(default_factory=dict)
 
 
 def scope_of(target: Tree, sources: Iterable[Tree] = ()) -> Scope:
@@ -87,6 +89,13 @@ def is_restricting(where: Tree | None, scope: Scope | None = None) -> bool:
 
 def judge(condition: Tree, scope: Scope) -> Reach:
     """Which rows a condition lets through."""
+    known = scope.judged.get(id(condition))
+    if known is None:
+        known = scope.judged[id(condition)] = condition, _judge(condition, scope)
+    return known[1]
+
+
+def _judge(condition: Tree, scope: Scope) -> Reach:
     kind, node = only(condition)
     match kind:
         case "BoolExpr":
@@ -145,33 +154,64 @@ def _is_targets(names: list[str], column: Tree, scope: Scope) -> bool:
 
 
 def _boolean(node: Tree, scope: Scope) -> Reach:
-    arguments = node.get("args", [])
     operator = node.get("boolop")
     if operator == "NOT_EXPR":
-        return _opposite(judge(arguments[0], scope))
+        kind, inner = only(node["args"][0])
+        is_and = kind == "BoolExpr" and inner.get("boolop") == "AND_EXPR"
+        if is_and and _hold_opposites(_flattened(inner, "AND_EXPR", scope), scope):
+            return Reach.EVERY
+        return _opposite(judge(node["args"][0], scope))
+    found = Reach.EVERY
     if operator == "AND_EXPR":
-        found = Reach.EVERY
-        for item in arguments:
+        for item in node.get("args", []):
             reach = judge(item, scope)
             if reach in (Reach.SOME, Reach.NONE):
-                return reach
+                return reach  # whatever the others say, it restricts: their constants do not matter
             if reach is Reach.SAME:
                 found = reach
         return found
-    reaches = {judge(item, scope) for item in arguments}
-    if Reach.EVERY in reaches or _covers_everything(arguments, scope):
+    alternatives = _flattened(node, "OR_EXPR", scope)
+    reaches = {judge(item, scope) for item in alternatives}
+    if Reach.EVERY in reaches or _hold_opposites(alternatives, scope):
         return Reach.EVERY
-    for reach in (Reach.SAME, Reach.SOME):
-        if reach in reaches:
-            return reach
-    return Reach.NONE
+    return Reach.SAME if Reach.SAME in reaches else Reach.SOME if Reach.SOME in reaches else Reach.NONE
+
+
+def _flattened(node: Tree, operator: str, scope: Scope) -> list[Tree]:
+    """The arguments of nested ANDs or ORs in one list, `(x AND true)` and `NOT NOT x` as x."""
+    found: list[Tree] = []
+    pending = list(reversed(node.get("args", [])))
+    while pending:
+        item = pending.pop()
+        kind, inner = only(item)
+        if kind == "BoolExpr" and inner.get("boolop") == operator:
+            pending += reversed(inner.get("args", []))
+            continue
+        found.append(_simplified(item, scope))
+    return found
+
+
+def _simplified(item: Tree, scope: Scope) -> Tree:
+    kind, node = only(item)
+    if kind != "BoolExpr":
+        return item
+    arguments = node.get("args", [])
+    operator = node.get("boolop")
+    if operator == "NOT_EXPR":
+        inner_kind, inner = only(arguments[0])
+        if inner_kind == "BoolExpr" and inner.get("boolop") == "NOT_EXPR":
+            return _simplified(inner["args"][0], scope)
+        return item
+    neutral = (Reach.EVERY, Reach.SAME) if operator == "AND_EXPR" else (Reach.NONE,)
+    left = [other for other in arguments if judge(other, scope) not in neutral]
+    return _simplified(left[0], scope) if len(left) == 1 else item
 
 
 def _opposite(reach: Reach) -> Reach:
     return {Reach.EVERY: Reach.NONE, Reach.NONE: Reach.EVERY}.get(reach, reach)
 
 
-def _covers_everything(alternatives: list[Tree], scope: Scope) -> bool:
+def _hold_opposites(alternatives: list[Tree], scope: Scope) -> bool:
     """Whether two of the alternatives are each other's opposite: `a OR NOT a`, `a = 1 OR a <> 1`."""
     if _find_opposites(alternatives, masked=False):
         scope.constants_matter |= has_constant(alternatives)
