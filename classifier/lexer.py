@@ -59,7 +59,7 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 # Operators, NOT, JOIN, UNION and their like in a row make a tree as deep as they are many. With the default
 # max_stack_depth PostgreSQL 15 and 18 refuse 4,700 terms of `1+1…`, 9,200 of UNION and 18,300 of `::`.
 MAX_CHAIN: Final = 10_000
-MAX_TOKENS: Final = 360_000  # about two seconds of an analyser
+MAX_TOKENS: Final = 400_000  # about two seconds of an analyser
 
 # Beyond this length texts are searched for chains and for long VALUES lists.
 LONG_BYTES: Final = 8 * 1024

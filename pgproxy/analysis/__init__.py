@@ -7,10 +7,14 @@ time. Its death or lateness means `unknown`, which is privileged, and a new proc
 
 Invariants:
 
-1. `lookup` never blocks: one dictionary look-up, then normalising small texts only.
+1. `lookup` never blocks: one dictionary look-up, then the lexer's normal form of texts up to 32 KB, in microseconds.
+   No parser runs in a process that serves sessions.
 2. `analyze` answers every text exactly once, also when its process dies, and identical texts under way once for all.
 3. A text that takes long holds up other long ones before ordinary ones: it never occupies the last process.
-4. An analyser inherits no environment (passwords live there) and logs nothing.
+4. Nothing is done to a long text in one go: it is sent, and its answer read, in pieces between which the loop turns.
+5. An analyser inherits no environment (passwords live there) and logs nothing.
+
+`batch.py` does the same for many texts at once, on all cores, for the command line.
 
 Rejected: threads (a stack overflow ends the whole process), a process per text (80 ms each), multiprocessing's
 pool (loses what a killed worker had in hand, unpickles what a subverted one sends).

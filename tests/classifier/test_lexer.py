@@ -154,3 +154,88 @@ def test_a_server_runs_as_many_statements_as_the_lexer_finds(server_dsn: str, pa
             assert result.status == psycopg.pq.ExecStatus.TUPLES_OK, (text, result.error_message)
             results += 1
     assert len(scan.spans) == results == len(parts)
+
+
+def rows(count: int, row: bytes = b"(1, -2.5e3, 'it''s;', E'\\';', null, $3)") -> bytes:
+    return b", ".join([row] * count)
+
+
+def test_long_lists_of_constants_are_blanked_behind_their_first_rows() -> None:
+    text = b"insert into t values " + rows(1_000) + b" returning f(a); select ';'"
+    scan = lexer.scan(text)
+    assert len(scan.blanked) == len(text)
+    assert scan.blanked.count(b"(1,") == 100
+    assert scan.blanked.endswith(b" returning f(a); select ';'")
+    assert len(scan.spans) == 2
+    assert [p.kind for p in grammar.parse(scan.blanked)] == ["InsertStmt", "SelectStmt"]
+    # every string counts, also those of rows that are gone
+    assert len(scan.strings) == 2_001
+    assert list(scan.strings) == sorted(scan.strings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"insert into t values " + b", ".join([b"(1, f(2), 'xxxxxxxxxxxx')"] * 1_000),
+        b"insert into t values " + b", ".join([b"(1, default, 'xxxxxxxxxxxx')"] * 1_000),
+        b"select s.values " + rows(1_000),
+        b'insert into t "values" ' + rows(1_000),
+        b"select a in " + rows(1_000),
+        b"select f" + rows(1_000),
+    ],
+)
+def test_nothing_else_is_blanked(text: bytes) -> None:
+    assert lexer.scan(text).blanked == text
+
+
+def test_what_follows_the_constants_stays() -> None:
+    text = b"insert into t values " + rows(500) + b", (pg_read_file('x'), 1) , (1)"
+    assert lexer.scan(text).blanked.endswith(b", (pg_read_file('x'), 1) , (1)")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"select U&'a'",
+        b'select U&"a"',
+        b"select 1_000",
+        b"select 0x1F",
+        b"select 1a",
+        b"select 1..2",
+        b"select 0000000001",
+    ],
+)
+def test_what_is_not_certain_has_no_form(text: bytes) -> None:
+    assert lexer.form(text) is None
+
+
+def test_a_form_tells_the_types_of_constants() -> None:
+    keys = {
+        form.key
+        for constant in (b"1", b"1.5", b"'a'", b"B'1'", b"X'1'", b"N'a'", b"9999999999", b"$1", b"null")
+        if (form := lexer.form(b"select " + constant)) is not None
+    }
+    assert len(keys) == 8  # 1.5 and 9999999999 are one token to the grammar
+
+
+def test_comments_never_join_two_strings() -> None:
+    # the server sees two strings here and, but for DO, a syntax error; libpg_query would see one
+    with pytest.raises(lexer.TooHostile):
+        lexer.scan(b"do 'a' /* x */\n'b'")
+    assert lexer.scan(b"do 'a' -- x\n'b'").strings == ((3, 15),)
+
+
+def test_chains_are_counted_beside_parentheses_and_per_list_item() -> None:
+    with pytest.raises(lexer.TooHostile, match="operators"):
+        lexer.scan(b"select 1" + b"+f(1, 2)" * (lexer.MAX_CHAIN + 1))
+    lexer.scan(b"select " + b"1+1, " * (lexer.MAX_CHAIN + 1) + b"1")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary())
+def test_only_documented_errors(text: bytes) -> None:
+    lexer.form(text)
+    try:
+        lexer.scan(text)
+    except (lexer.LexicalError, lexer.TooHostile):
+        assert lexer.form(text) is None
