@@ -12,6 +12,7 @@ known extension are `code`. Reading a body never executes anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from classifier import extensions, functions, grammar, lexer, names, plpgsql, settings
@@ -23,6 +24,7 @@ from classifier.walk import Consequences, Handler, Node, Tree, Walk, surrounding
 Path = tuple[str, ...] | None
 MAX_NODES: Final = 1_000  # one statement may reach; beyond it nobody could say what it does anyway
 MAX_ACTIONS: Final = 100
+MAX_WAY: Final = 4  # steps a reason names
 _KEPT: Final = 20_000
 _FIRST_USER_OID: Final = 16384  # "OID Assignment": below are the objects initdb makes
 UNREADABLE: Final = "?"  # a definition the server would not print in time
@@ -61,15 +63,16 @@ class Bodies(names.Names):
     def _gather(self, start: frozenset[Node]) -> Consequences:
         actions: dict[Action, None] = {}
         changed: dict[str, None] = {}
-        seen = set(start)
+        seen: dict[Node, Node | None] = dict.fromkeys(start)
         pending = sorted(start, key=repr, reverse=True)
         while pending:
-            found = self._direct(pending.pop())
-            actions.update(dict.fromkeys(found.actions))
+            at = pending.pop()
+            found = self._direct(at)
+            actions.update(dict.fromkeys(self._with_way(item, at, seen) for item in found.actions))
             changed.update(dict.fromkeys(found.settings))
             for node in found.nodes:
                 if node not in seen:
-                    seen.add(node)
+                    seen[node] = at
                     pending.append(node)
             if len(seen) > MAX_NODES:
                 actions[_unknown("sets off more functions, triggers and rules than can be followed")] = None
@@ -77,6 +80,28 @@ class Bodies(names.Names):
                 break
         ordered = sorted(actions, key=lambda item: _WEIGHT.get(item.cls, 0))
         return Consequences(tuple(ordered[:MAX_ACTIONS]), tuple(changed))
+
+    def _with_way(self, action: Action, node: Node, parents: dict[Node, Node | None]) -> Action:
+        """An action that says how the statement gets to it, where that takes more than a step."""
+        way: list[str] = []
+        parent = parents.get(node)
+        while parent is not None and len(way) < MAX_WAY:
+            way.append(self._title(parent))
+            parent = parents.get(parent)
+        if not way or not action.detail:
+            return action
+        steps = ", ".join(dict.fromkeys(reversed(way)))
+        return replace(action, detail=f"{action.detail} (reached through {steps})")
+
+    def _title(self, node: Node) -> str:
+        if node.kind == "function":
+            found = self.catalog.function.get(node.oid)
+            return f"function {found.full_name}" if found else "a function"
+        if node.kind == "type":
+            type_ = self.catalog.type[node.oid]
+            return f"type {type_.schema}.{type_.name}"
+        relation = self.catalog.relation[node.oid]
+        return f"{_word(relation)} {relation.full_name}"
 
     def _direct(self, node: Node) -> _Direct:
         found = self._found.get(node)
@@ -182,9 +207,10 @@ class Bodies(names.Names):
             else:
                 self._text(constant, path, account)
         for schema, name in body.types:
-            account.nodes.extend(
-                Node("type", item.oid, "make", path) for item in self.catalog.types(schema, name, path)
-            )
+            made = [item.oid for item in self.catalog.types(schema, name, path)]
+            for relation in self.catalog.relations(schema, name, path):
+                made.extend(oid for _, oid in relation.columns if oid in self.catalog.type)
+            account.nodes.extend(Node("type", oid, "make", path) for oid in made)
 
     def _is_row(self, schema: str | None, name: str) -> bool:
         kinds = [item.kind for item in self.catalog.types(schema, name, None)]
@@ -201,6 +227,7 @@ class Bodies(names.Names):
             if when == "read":
                 self._expression(text, node.path, account)
         account.nodes.extend(Node("read", oid, "", node.path) for oid in relation.children)
+        account.nodes.extend(Node("function", oid, "", node.path) for oid in self.casts.get(relation.type, ()))
         account.nodes.extend(
             Node("type", oid, "read", node.path) for _, oid in relation.columns if oid in self.catalog.type
         )
@@ -234,7 +261,9 @@ class Bodies(names.Names):
             # an automatically updatable view hands the change to the relation it reads
             for base in self._bases(relation.definition, account):
                 account.nodes.append(Node("write", base, event, path))
-        account.nodes.extend(Node("write", oid, event, path) for oid in relation.children)
+        # an UPDATE may move a row from one partition to another: there it is a DELETE and an INSERT
+        events = "UID" if event == "U" and relation.kind == "p" else event
+        account.nodes.extend(Node("write", oid, one, path) for oid in relation.children for one in events)
         for reference in relation.references:
             for other in _CASCADES.get(event + (reference.on_delete if event == "D" else reference.on_update), ""):
                 account.nodes.append(Node("write", reference.relation, other, path))

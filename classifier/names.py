@@ -103,7 +103,8 @@ class Names:
             effect = functions.dangerous(name)
             if effect is None:
                 if arguments == 1 and self.catalog.relations(schema, name, path):
-                    return  # a row's type
+                    self._row_casts(walk, schema, name)
+                    return
                 detail = "takes no such number of arguments" if self._has(schema, name, path) else "has not been seen"
                 effect = _unknown(f"{full} {detail} in this database's catalog")
         walk.effect(effect, name if effect is not None and effect.cls != ActionClass.UNKNOWN else None)
@@ -140,6 +141,13 @@ class Names:
         schema = names[-2] if len(names) > 1 else None
         for type_ in self.catalog.types(schema, names[-1], walk.environment.search_path):
             walk.nodes[Node("type", type_.oid, "make", walk.run_path)] = None
+        self._row_casts(walk, schema, names[-1])
+
+    def _row_casts(self, walk: Walk, schema: str | None, name: str) -> None:
+        """A relation's name is its rows' type too."""
+        for relation in self.catalog.relations(schema, name, walk.environment.search_path):
+            for oid in self.casts.get(relation.type, ()):
+                walk.nodes[Node("function", oid, "", walk.run_path)] = None
 
     def _functional(self, walk: Walk, name: str) -> None:
         for item in self.catalog.functions(None, name, 1, walk.environment.search_path):

@@ -44,8 +44,11 @@ _NAMED: Final = rf"((?:^declare|;)\s*{_WORD}\s+(?:constant\s+)?)"
 _DECLARED: Final = re.compile(
     rf"{_NAMED}({_WORD})\.({_WORD})(?=\s*(?:\[|;|:=|=|\bdefault\b|\bnot\b|\bcollate\b))", re.IGNORECASE
 )
-_ROW: Final = re.compile(rf"{_NAMED}(?:{_WORD}\.)?{_WORD}\s*%\s*rowtype\b", re.IGNORECASE)
-_COLUMN: Final = re.compile(rf"{_NAMED}{_WORD}(?:\.{_WORD})+\s*%\s*type\b", re.IGNORECASE)
+_ROW: Final = re.compile(rf"{_NAMED}(?:({_WORD})\.)?({_WORD})\s*%\s*rowtype\b", re.IGNORECASE)
+_COLUMN: Final = re.compile(rf"{_NAMED}(?:({_WORD})\.)?({_WORD})\.{_WORD}\s*%\s*type\b", re.IGNORECASE)
+_PLAIN: Final = re.compile(
+    rf'(?=(?:^declare|;)\s*{_WORD}\s+(?:constant\s+)?({_WORD}|"[^"]+")(?![\w$.%]))', re.IGNORECASE
+)
 _DEFAULT: Final = re.compile(r"(?::=|\bdefault\b|=)([^;]+);", re.IGNORECASE)
 _LEFT_CALL: Final = re.compile(rf'({_WORD}|")\s*\(')
 _LEFT_SQL: Final = re.compile(
@@ -153,12 +156,26 @@ def _with_plain_types(
         types.append((schema, name))
         return found.group(1) + ("record" if is_row(schema, name) else "text")
 
+    def row(found: re.Match[str]) -> str:
+        types.append((_folded(found.group(2)), found.group(3).lower()))
+        return found.group(1) + "record"
+
+    def column(found: re.Match[str]) -> str:
+        types.append((_folded(found.group(2)), found.group(3).lower()))
+        return found.group(1) + "text"
+
     def section(found: re.Match[str]) -> str:
-        text = _ROW.sub(r"\1record", found.group(0))
-        text = _COLUMN.sub(r"\1text", text)
-        return _DECLARED.sub(plain, text)
+        text = found.group(0)
+        for item in _PLAIN.finditer(text):
+            name = item.group(1)
+            types.append((None, name[1:-1] if name.startswith('"') else name.lower()))
+        return _DECLARED.sub(plain, _COLUMN.sub(column, _ROW.sub(row, text)))
 
     return _SECTION.sub(section, source)
+
+
+def _folded(name: str | None) -> str | None:
+    return None if name is None else name.lower()
 
 
 def _parse(text: str) -> list[Any]:
