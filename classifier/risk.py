@@ -43,13 +43,29 @@ _BY_VERB: Final = {
 
 def assess(actions: Iterable[Action]) -> Risk:
     """The highest level any action has."""
-    level = 0
-    for action in actions:
-        if action.verb.startswith("temp_"):
-            continue  # gone with the session
-        risk = _BY_VERB.get(action.verb, _BY_CLASS[action.cls])
-        level = max(level, _ORDER.index(risk))
-    return _ORDER[level]
+    return max((level(action) for action in actions), key=_ORDER.index, default=Risk.LOW)
+
+
+def level(action: Action) -> Risk:
+    """How bad one action could be."""
+    if action.verb.startswith("temp_"):
+        return Risk.LOW  # gone with the session
+    return _BY_VERB.get(action.verb, _BY_CLASS[action.cls])
+
+
+def decisive(actions: Iterable[Action]) -> tuple[str, ...]:
+    """The sentences of the actions that made the level what it is; none where it is low."""
+    held = tuple(actions)
+    highest = assess(held)
+    if highest is Risk.LOW:
+        return ()
+    chosen = (action for action in held if level(action) is highest)
+    return tuple(dict.fromkeys(_sentence(action) for action in chosen))
+
+
+def _sentence(action: Action) -> str:
+    said = action.detail or action.verb.replace("_", " ")
+    return f"{action.object}: {said}" if action.object else said
 
 
 def is_privileged(actions: Iterable[Action]) -> bool:

@@ -212,7 +212,7 @@ class Oracle:
             "log_rotation_age": "0",
             "log_rotation_size": "0",
             "log_filename": "server.log",
-            "log_min_messages": "log",
+            "log_min_messages": "error",
             "log_min_error_statement": "panic",
             "lc_messages": "C",
             "log_timezone": "UTC",
