@@ -56,6 +56,7 @@ _LEFT_SQL: Final = re.compile(
     r"|revoke|with|do|set|reset|lock|notify|refresh|vacuum|cluster|reindex|import|comment|security)\b",
     re.IGNORECASE,
 )
+_DIAGNOSTICS: Final = re.compile(r"\bget\s+(?:current\s+|stacked\s+)?diagnostics\b[^;]*;", re.IGNORECASE)
 _EXECUTE: Final = re.compile(r"\bexecute\b", re.IGNORECASE)
 # what stands before a parenthesis in a declaration or a statement's frame and calls nothing
 _FRAME_WORDS: Final = """
@@ -272,6 +273,11 @@ def _cut(source: str, text: str) -> tuple[str, int]:
 
 def _defaults(left: str, declared: str, executed: int, cursors: set[str]) -> list[Query]:
     """Defaults (and targets of GET DIAGNOSTICS) that no query covers; raises when something else is left."""
+    left = _DIAGNOSTICS.sub(";", left)
+    for cursor in cursors:
+        # its arguments have been handed on, written another way where they were named
+        use = rf"\b(open|in)\s+{re.escape(cursor)}\s*\([^;]*?\)(?=\s*(?:;|loop\b))"
+        left = re.sub(use, r"\1 ", left, flags=re.IGNORECASE)
     found = [Query(EXPRESSION, item.group(1).strip()) for item in _DEFAULT.finditer(left) if item.group(1).strip()]
     rest = _DEFAULT.sub(";", left)
     for call in _LEFT_CALL.finditer(rest):

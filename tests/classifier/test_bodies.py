@@ -57,6 +57,19 @@ CREATE OR REPLACE FUNCTION ping(n int) RETURNS int LANGUAGE sql AS 'SELECT pong(
 CREATE FUNCTION table_of(x int) RETURNS TABLE (a int, b text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN RETURN QUERY SELECT t.id, t.name FROM t; END $$;
+CREATE FUNCTION diagnosed() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE a text; b text; n int; c CURSOR (k int, l int) FOR SELECT * FROM t WHERE id BETWEEN k AND l; r record;
+BEGIN
+  OPEN c(l := 3 + 1, k := 2); CLOSE c;
+  FOR r IN c(k := 1, l := abs(-2)) LOOP n := r.id; END LOOP;
+  GET DIAGNOSTICS n = ROW_COUNT;
+  RETURN a;
+EXCEPTION WHEN OTHERS THEN
+  GET STACKED DIAGNOSTICS a = MESSAGE_TEXT, b = PG_EXCEPTION_DETAIL;
+  RETURN b;
+END $$;
+CREATE FUNCTION in_named() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE c CURSOR (k int) FOR SELECT k; BEGIN OPEN c(k := lo_unlink(3)); END $$;
 CREATE FUNCTION constant_execute() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN EXECUTE 'SELECT 1'; END $$;
 CREATE FUNCTION secure(a int) RETURNS int LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -142,7 +155,15 @@ def known(server_dsn: str) -> Knowledge:
     "call",
     [
         *("twice(1)", "public.twice(1)", "thrice(1)", "atomic(1)", "finder(1)", "writer(1)", "fact(3)", "ping(1)"),
-        *("table_of(1)", "constant_execute()", "secure(1)", "total(1)", "defaulted(1)", "defaulted(1, 2, 3, 4)"),
+        *(
+            "table_of(1)",
+            "constant_execute()",
+            "diagnosed()",
+            "secure(1)",
+            "total(1)",
+            "defaulted(1)",
+            "defaulted(1, 2, 3, 4)",
+        ),
         *("t.full_name, lower('x'), now()", "id::app.positive", "'good'::app.mood"),
     ],
 )
@@ -167,7 +188,7 @@ def test_ordinary_functions_pass(known: Knowledge, call: str) -> None:
             (f"in_{place}()", "bulk_write")
             for place in (
                 *("cursor", "open", "loop", "else", "handler", "raise", "assert", "index", "bounds", "foreach"),
-                *("case", "exit", "return", "fetch"),
+                *("case", "exit", "return", "fetch", "named"),
             )
         ),
         ("bulk()", "bulk_write"),
