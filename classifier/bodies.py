@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from classifier import extensions, functions, grammar, lexer, names, plpgsql, settings
+from classifier import extensions, functions, lexer, names, plpgsql, settings
+from classifier.account import UNREADABLE, Account, Direct, constant, read_sql, visit_query
 from classifier.catalog import Catalog, Function, Relation, Type, split_path
 from classifier.functions import Effect
 from classifier.model import Action, ActionClass, Environment
@@ -27,13 +28,6 @@ MAX_ACTIONS: Final = 100
 MAX_WAY: Final = 4  # steps a reason names
 _KEPT: Final = 20_000
 _FIRST_USER_OID: Final = 16384  # "OID Assignment": below are the objects initdb makes
-UNREADABLE: Final = "?"  # a definition the server would not print in time
-
-
-class _Direct(NamedTuple):
-    actions: tuple[Action, ...] = ()
-    nodes: tuple[Node, ...] = ()
-    settings: tuple[str, ...] = ()
 
 
 class Bodies(names.Names):
@@ -42,7 +36,7 @@ class Bodies(names.Names):
     def __init__(self, catalog: Catalog, handlers: dict[str, Handler]) -> None:
         super().__init__(catalog)
         self._handlers = handlers
-        self._found: dict[Node, _Direct] = {}
+        self._found: dict[Node, Direct] = {}
         self._known: dict[frozenset[Node], Consequences] = {}
         self._under_way: set[Node] = set()
 
@@ -103,12 +97,12 @@ class Bodies(names.Names):
         relation = self.catalog.relation[node.oid]
         return f"{_word(relation)} {relation.full_name}"
 
-    def _direct(self, node: Node) -> _Direct:
+    def _direct(self, node: Node) -> Direct:
         found = self._found.get(node)
         if found is not None:
             return found
         if node in self._under_way:  # only PREPARE in a body gets here
-            return _Direct((_unknown("prepares a statement that sets itself off"),), (), ("*",))
+            return Direct((_unknown("prepares a statement that sets itself off"),), (), ("*",))
         self._under_way.add(node)
         try:
             found = self._judge(node)
@@ -119,7 +113,7 @@ class Bodies(names.Names):
         self._found[node] = found
         return found
 
-    def _judge(self, node: Node) -> _Direct:
+    def _judge(self, node: Node) -> Direct:
         if node.kind == "function":
             return self._do_function(self.catalog.function.get(node.oid), node.path)
         if node.kind == "type":
@@ -129,11 +123,11 @@ class Bodies(names.Names):
 
     # functions
 
-    def _do_function(self, function: Function | None, path: Path) -> _Direct:
+    def _do_function(self, function: Function | None, path: Path) -> Direct:
         if function is None:
-            return _Direct((_unknown("uses a function that the catalog snapshot does not hold"),), (), ("*",))
+            return Direct((_unknown("uses a function that the catalog snapshot does not hold"),), (), ("*",))
         origin = f"function {function.full_name}"
-        account = _Account(origin, function.full_name)
+        account = Account(origin, function.full_name)
         if function.kind == "a":
             account.nodes.extend(Node("function", oid, "", path) for oid in function.calls)
             return account.direct()
@@ -161,7 +155,7 @@ class Bodies(names.Names):
                 account.note(ActionClass.CODE, "foreign_language", f"is written in {language}")
         return account.direct()
 
-    def _sql(self, function: Function, path: Path, account: _Account) -> None:
+    def _sql(self, function: Function, path: Path, account: Account) -> None:
         if function.body == UNREADABLE:
             account.unknown("has a body the server did not print in time")
             return
@@ -174,9 +168,9 @@ class Bodies(names.Names):
             return
         self._text(function.body, path, account)
 
-    def _text(self, sql: str, path: Path, account: _Account) -> None:
+    def _text(self, sql: str, path: Path, account: Account) -> None:
         """SQL that is parsed when it runs."""
-        parsed = _parsed(sql, account)
+        parsed = read_sql(sql, account)
         if parsed is None:
             return
 
@@ -186,7 +180,7 @@ class Bodies(names.Names):
 
         self._walked(visit, path, path, account)
 
-    def _plpgsql(self, function: Function, path: Path, account: _Account) -> None:
+    def _plpgsql(self, function: Function, path: Path, account: Account) -> None:
         try:
             body = plpgsql.read(function, self._is_row)
             trees = [plpgsql.parse(query) for query in body.queries]
@@ -197,15 +191,15 @@ class Bodies(names.Names):
 
         def visit(walk: Walk) -> None:
             for kind, tree in (*trees, *sources):
-                _visit_query(walk, kind, tree)
+                visit_query(walk, kind, tree)
 
         self._walked(visit, path, path, account)
         for _, tree in sources:
-            constant = _constant(tree)
-            if constant is None:
+            text = constant(tree)
+            if text is None:
                 account.note(ActionClass.CODE, "dynamic_sql", "executes SQL that it puts together when it runs")
             else:
-                self._text(constant, path, account)
+                self._text(text, path, account)
         for schema, name in body.types:
             made = [item.oid for item in self.catalog.types(schema, name, path)]
             for relation in self.catalog.relations(schema, name, path):
@@ -218,8 +212,8 @@ class Bodies(names.Names):
 
     # relations
 
-    def _do_read(self, relation: Relation, node: Node) -> _Direct:
-        account = _Account(f"{_word(relation)} {relation.full_name}", relation.full_name)
+    def _do_read(self, relation: Relation, node: Node) -> Direct:
+        account = Account(f"{_word(relation)} {relation.full_name}", relation.full_name)
         if relation.kind == "v":
             self._query(relation.definition, node.path, account)
         self._wrapper(relation, account)
@@ -233,9 +227,9 @@ class Bodies(names.Names):
         )
         return account.direct()
 
-    def _do_write(self, relation: Relation, node: Node) -> _Direct:
+    def _do_write(self, relation: Relation, node: Node) -> Direct:
         event, path = node.event, node.path
-        account = _Account(f"{_word(relation)} {relation.full_name}", relation.full_name)
+        account = Account(f"{_word(relation)} {relation.full_name}", relation.full_name)
         self._wrapper(relation, account)
         for trigger in relation.triggers:
             if event in trigger.events:
@@ -271,7 +265,7 @@ class Bodies(names.Names):
                 account.nodes.append(Node("write", reference.relation, "T", path))
         return account.direct()
 
-    def _wrapper(self, relation: Relation, account: _Account) -> None:
+    def _wrapper(self, relation: Relation, account: Account) -> None:
         if relation.kind != "f" or relation.wrapper in extensions.REMOTE_WRAPPERS:
             return
         if relation.wrapper == "file_fdw":
@@ -279,21 +273,21 @@ class Bodies(names.Names):
         else:
             account.unknown(f"is a foreign table of {relation.wrapper}, which this classifier does not know")
 
-    def _bases(self, definition: str, account: _Account) -> list[int]:
+    def _bases(self, definition: str, account: Account) -> list[int]:
         found: list[int] = []
 
         def visit(walk: Walk) -> None:
-            for item in _parsed(definition, account) or []:
+            for item in read_sql(definition, account) or []:
                 walk.run(item.kind, item.tree)
             found.extend(node.oid for node in walk.nodes if node.kind == "read")
 
-        self._walked(visit, (), (), _Account("", ""))
+        self._walked(visit, (), (), Account("", ""))
         return found
 
     # types
 
-    def _do_type(self, type_: Type, node: Node) -> _Direct:
-        account = _Account(f"type {type_.schema}.{type_.name}", f"{type_.schema}.{type_.name}")
+    def _do_type(self, type_: Type, node: Node) -> Direct:
+        account = Account(f"type {type_.schema}.{type_.name}", f"{type_.schema}.{type_.name}")
         if node.event == "make":
             for text in type_.checks:
                 self._expression(text, node.path, account)
@@ -306,19 +300,19 @@ class Bodies(names.Names):
 
     # texts of the catalog, whose names are qualified
 
-    def _query(self, text: str, path: Path, account: _Account) -> None:
-        parsed = _parsed(text, account)
+    def _query(self, text: str, path: Path, account: Account) -> None:
+        parsed = read_sql(text, account)
         if parsed is not None:
             self._visit_all([{item.kind: item.tree} for item in parsed], (), path, account)
 
-    def _expression(self, text: str, path: Path, account: _Account) -> None:
+    def _expression(self, text: str, path: Path, account: Account) -> None:
         if text == UNREADABLE:
             account.unknown("has an expression the server did not print in time")
         else:
             self._query(f"SELECT {text}", path, account)
 
-    def _only(self, text: str, kind: str, account: _Account) -> Tree | None:
-        parsed = _parsed(text, account)
+    def _only(self, text: str, kind: str, account: Account) -> Tree | None:
+        parsed = read_sql(text, account)
         if parsed is None:
             return None
         if len(parsed) != 1 or parsed[0].kind != kind:
@@ -326,7 +320,7 @@ class Bodies(names.Names):
             return None
         return parsed[0].tree
 
-    def _visit_all(self, items: Any, path: Path, run_path: Path, account: _Account) -> None:
+    def _visit_all(self, items: Any, path: Path, run_path: Path, account: Account) -> None:
         def visit(walk: Walk) -> None:
             for item in items if isinstance(items, list) else [items]:
                 for kind, tree in (item or {}).items():
@@ -334,7 +328,7 @@ class Bodies(names.Names):
 
         self._walked(visit, path, run_path, account)
 
-    def _walked(self, visit: Callable[[Walk], None], path: Path, run_path: Path, account: _Account) -> None:
+    def _walked(self, visit: Callable[[Walk], None], path: Path, run_path: Path, account: Account) -> None:
         walk = self._walk(visit, path, run_path)
         if "search_path" in walk.settings and run_path is not None:
             # what stands behind the change is looked for elsewhere
@@ -347,47 +341,6 @@ class Bodies(names.Names):
         visit(walk)
         walk.judge_secrets()
         return walk
-
-
-class _Account:
-    """What one node does, put together; each sentence begins with what the node is."""
-
-    def __init__(self, origin: str, name: str) -> None:
-        self._origin = origin
-        self._name = name
-        self._actions: dict[Action, None] = {}
-        self._settings: dict[str, None] = {}
-        self.nodes: list[Node] = []
-
-    def note(self, cls: ActionClass, verb: str, detail: str, name: str | None = None) -> None:
-        self._actions[Action(cls, verb, name or self._name, f"{self._origin} {detail}")] = None
-        if cls in (ActionClass.UNKNOWN, ActionClass.CODE):
-            self._settings["*"] = None
-
-    def unknown(self, detail: str) -> None:
-        self.note(ActionClass.UNKNOWN, "not_understood", detail)
-
-    def effect(self, effect: Effect | None) -> None:
-        if effect is not None:
-            self.note(effect.cls, effect.verb, f"({effect.detail})" if effect.detail else "")
-
-    def walk(self, walk: Walk) -> None:
-        for action in walk.actions:
-            if action.cls == ActionClass.READ and action.verb != "security_definer":
-                continue
-            if action.detail:
-                subject = f"{action.object}: " if action.object else ""
-                detail = f"does more than read: {subject}{action.detail}"
-                self.note(action.cls, action.verb, detail, action.object)
-            else:
-                self._actions[action] = None
-        for name in walk.executes:
-            self.unknown(f"executes the prepared statement {name}")
-        self.nodes.extend(walk.nodes)
-        self._settings.update(dict.fromkeys(walk.settings))
-
-    def direct(self) -> _Direct:
-        return _Direct(tuple(self._actions), tuple(dict.fromkeys(self.nodes)), tuple(self._settings))
 
 
 # what must not be cut off comes first
@@ -426,45 +379,6 @@ def _native(function: Function) -> Effect | None:
     elif function.extension is not None:
         return extensions.judge(function.extension, function.name, function.volatility)
     return Effect(ActionClass.CODE, "native_code", "it is C code that belongs to no extension")
-
-
-def _parsed(sql: str, account: _Account) -> list[grammar.Parsed] | None:
-    if sql == UNREADABLE:
-        account.unknown("has a definition the server did not print in time")
-        return None
-    try:
-        scan = lexer.scan(sql.encode())
-        parsed = grammar.parse(scan.blanked)
-    except (lexer.TooHostile, lexer.LexicalError, grammar.Rejected, grammar.Unparsable, UnicodeError) as error:
-        account.unknown(f"has SQL in it that cannot be read ({type(error).__name__})")
-        return None
-    if [(s.start, s.end) for s in scan.spans] != [(p.start, p.end) for p in parsed]:
-        account.unknown("has SQL in it whose boundaries are not certain")
-        return None
-    return parsed
-
-
-def _visit_query(walk: Walk, kind: str, tree: Tree) -> None:
-    """One query of PL/pgSQL; an assignment is the node around what is assigned."""
-    if kind != "PLAssignStmt":
-        walk.run(kind, tree)
-        return
-    if tree.keys() - {"name", "nnames", "indirection", "val", "location"}:
-        walk.unknown("an assignment has a field this classifier does not know")
-    for item in tree.get("indirection", []):
-        for child, below in item.items():
-            if child != "String":
-                walk.visit(child, below, frozenset())
-    walk.visit("SelectStmt", tree.get("val", {}), frozenset())
-
-
-def _constant(tree: Tree) -> str | None:
-    """The text a dynamic statement's expression is, where it is a constant."""
-    targets = tree.get("targetList", [])
-    if len(targets) != 1 or tree.keys() - {"targetList", "limitOption", "op"}:
-        return None
-    value = targets[0].get("ResTarget", {}).get("val", {}).get("A_Const", {}).get("sval")
-    return None if value is None else str(value.get("sval", ""))
 
 
 def _word(relation: Relation) -> str:
