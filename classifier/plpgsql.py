@@ -155,7 +155,8 @@ def _with_plain_types(
     def plain(found: re.Match[str]) -> str:
         schema, name = found.group(2).lower(), found.group(3).lower()
         types.append((schema, name))
-        return found.group(1) + ("record" if is_row(schema, name) else "text")
+        is_array = found.string[found.end() :].lstrip().startswith("[")
+        return found.group(1) + ("record" if is_row(schema, name) and not is_array else "text")
 
     def row(found: re.Match[str]) -> str:
         types.append((_folded(found.group(2)), found.group(3).lower()))
