@@ -50,7 +50,10 @@ def test_the_types_of_declarations() -> None:
 def test_a_trigger_and_parameters() -> None:
     assert read("BEGIN NEW.x := lower(OLD.y); RETURN NEW; END", returns="trigger").queries
     body = read(
-        'BEGIN "odd name".x := 1; y := 2; END', Parameter("i", "odd name", "record"), Parameter("o", "y", "text")
+        'BEGIN "odd name".x := 1; y := 2; END',
+        Parameter("i", "odd name", "record"),
+        Parameter("o", "y", "text"),
+        returns="text",
     )
     assert len(body.queries) == 2
 
