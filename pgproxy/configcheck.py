@@ -72,8 +72,6 @@ def _not_in_this_version(settings: Settings) -> Iterator[Finding]:
         yield ("api", "oidc"), "OIDC is not in this version; reviewers have tokens"
     if settings.policy is not None:
         yield ("policy",), "policy files are not in this version; leave it out, the built-in default applies"
-    if settings.upstream.observer is not None:
-        yield ("upstream", "observer"), "the catalog is not in this version, so nothing would log in as the observer"
 
 
 def _listeners(settings: Settings) -> Iterator[Finding]:

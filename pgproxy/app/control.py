@@ -17,11 +17,11 @@ from pgproxy import __version__
 from pgproxy.analysis.pool import AnalyserPool
 from pgproxy.app.adapters import ApiAudit, ApiClassifier, ApiMetrics, ApiReadiness, ApiSessions
 from pgproxy.audit.reader import StoreReader
-from pgproxy.records import Decision, Entry, approval_entry
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.channel import Channel
 from pgproxy.config import Settings
 from pgproxy.metrics import ControlMetrics
+from pgproxy.records import Decision, Entry, approval_entry
 from pgproxy.session.ports import AuditUnavailable, Requester
 from pgproxy.store import open_pool
 

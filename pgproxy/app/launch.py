@@ -93,12 +93,14 @@ async def _up(upstream: str | None, listen: str, api: str, data_dir: Path) -> No
             server = EmbeddedServer(data_dir / "upstream", password=password, tcp_port=_kept_port(data_dir))
             await _run_server(stack, server)
             login = await ensure_sample(server)
+            observer = await _ensure_observer(server, data_dir)
             upstream_dsn = server.dsn_for("postgres", password, login.database)
             target = Dsn.parse(server.dsn_for(login.user, login.password, login.database))
         else:
             upstream_dsn = upstream
             target = Dsn.parse(upstream)
-        settings, demo = _demo(target, upstream_dsn, listen, api, data_dir)
+            observer = _login(target)  # it reads catalogs alone, in read-only transactions
+        settings, demo = _demo(target, upstream_dsn, observer, listen, api, data_dir)
 
         async def ready() -> None:
             demo.write()
@@ -108,7 +110,32 @@ async def _up(upstream: str | None, listen: str, api: str, data_dir: Path) -> No
         await _serve(settings, ready)
 
 
-def _demo(target: Dsn, upstream_dsn: str, listen: str, api: str, data_dir: Path) -> tuple[Settings, Demo]:
+def _login(target: Dsn) -> dict[str, str]:
+    login = {"user": target.user or "postgres"}
+    if target.password is not None:
+        login["password"] = target.password.get_secret_value()
+    return login
+
+
+async def _ensure_observer(server: EmbeddedServer, data_dir: Path) -> dict[str, str]:
+    """A login that owns nothing and may do nothing: PostgreSQL's catalogs are readable by everybody."""
+    login = {"user": "pgproxy_observer", "password": kept_password(data_dir / "secrets" / "observer")}
+    admin = await asyncpg.connect(server.dsn)
+    try:
+        if not await admin.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", login["user"]):
+            await admin.execute(f"CREATE ROLE {login['user']}")
+        statement = await admin.fetchval(
+            "SELECT format('ALTER ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)", *login.values()
+        )
+        await admin.execute(statement)
+    finally:
+        await admin.close()
+    return login
+
+
+def _demo(
+    target: Dsn, upstream_dsn: str, observer: dict[str, str], listen: str, api: str, data_dir: Path
+) -> tuple[Settings, Demo]:
     """One agent with an owner, two reviewers of whom one is that owner."""
     keep = data_dir / "secrets"
     database = target.database or "postgres"
@@ -118,15 +145,12 @@ def _demo(target: Dsn, upstream_dsn: str, listen: str, api: str, data_dir: Path)
         {"name": owner, "token": kept_password(keep / "alice"), "roles": ["reviewer"], "groups": ["shop"]},
         {"name": other, "token": kept_password(keep / "bob"), "roles": ["reviewer", "admin"], "groups": ["dba"]},
     ]
-    login: dict[str, Any] = {"user": target.user or "postgres"}
-    if target.password is not None:
-        login["password"] = target.password.get_secret_value()
     data = {
         "listen": listen,
         "api": {"listen": api},
-        "upstream": {"dsn": target.uri(password=False)},
+        "upstream": {"dsn": target.uri(password=False), "observer": observer},
         "auth": {"mode": "broker"},
-        "agents": [{**agent, "upstream": login}],
+        "agents": [{**agent, "upstream": _login(target)}],
         "reviewers": reviewers,
         "data_dir": str(data_dir),
         "log_level": "warning",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -15,13 +16,15 @@ from classifier.model import Classification, Environment
 from pgproxy.analysis.pool import AnalyserPool
 from pgproxy.app.adapters import Approvals
 from pgproxy.audit.writer import StoreWriter
-from pgproxy.channel import Channel
+from pgproxy.catalog import Catalogs
+from pgproxy.catalog.analyzer import CatalogAnalyzer
+from pgproxy.channel import Channel, ChannelError
 from pgproxy.config import AuthMode, Settings
 from pgproxy.metrics import WorkerMetrics
 from pgproxy.net.auth import AgentAuthenticator
 from pgproxy.net.errands import Errands
 from pgproxy.net.listener import Listener, ListenerOptions
-from pgproxy.net.ports import Parking, Services
+from pgproxy.net.ports import NoCatalog, Parking, Services
 from pgproxy.net.startup import Access, AgentAccount
 from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode, Policy
@@ -44,6 +47,7 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
         observe_miss=metrics.classify_miss,
         count_cache=metrics.classify_cache,
     )
+    catalogs = catalogs_of(settings, analysers)
     pool = await open_pool(store_dsn)
     wakeups = Wakeups(store_dsn)
     gateway = Gateway(pool, wakeups, node, instance)
@@ -52,10 +56,11 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
         upstream=Upstream(settings.upstream.dsn.host, settings.upstream.dsn.port),
         approvals=Approvals(gateway),
         audit=audit,
-        analyzer=analysers,
+        analyzer=analysers if catalogs is None else CatalogAnalyzer(analysers, catalogs),
         metrics=metrics,
         errands=errands,
         parking=Parking(settings.limits.parked),
+        catalog=NoCatalog() if catalogs is None else SharedCatalog(catalogs, channel, errands),
     )
 
     async def cancel_elsewhere(pid: int, secret: bytes) -> None:
@@ -79,11 +84,13 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
         ),
         cancel_elsewhere,
     )
-    _answer_calls(channel, listener, audit, wakeups)
+    _answer_calls(channel, listener, audit, wakeups, catalogs)
     sock = listening_socket(settings.listen.host, settings.listen.port)
     try:
         await analysers.start()
         await audit.start()
+        if catalogs is not None:
+            await catalogs.start()
         if access.authenticator is not None:
             await access.authenticator.prepare()
         async with asyncio.TaskGroup() as background:
@@ -98,12 +105,45 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
             for task in running:
                 task.cancel()
     finally:
+        if catalogs is not None:
+            await catalogs.close()
         await analysers.close()
         await audit.close(_LAST_CALLS_S)
         pool.terminate()
 
 
-def _answer_calls(channel: Channel, listener: Listener, audit: StoreWriter, wakeups: Wakeups) -> None:
+class SharedCatalog:
+    """`net.ports.Catalog`: what one worker's statements change, the others hear of at once."""
+
+    def __init__(self, catalogs: Catalogs, channel: Channel, errands: Errands) -> None:
+        self._catalogs = catalogs
+        self._channel = channel
+        self._errands = errands
+
+    def state(self, database: str) -> tuple[int, bool]:
+        return self._catalogs.state(database)
+
+    def changed(self, database: str) -> None:
+        self._catalogs.invalidate(database)
+        self._errands.send("tell the other workers of a changed catalog", lambda: self._tell(database))
+
+    async def _tell(self, database: str) -> None:
+        with contextlib.suppress(ChannelError):  # a worker that did not hear polls it soon
+            await self._channel.call("workers", "catalog_changed", {"database": database})
+
+
+def catalogs_of(settings: Settings, analysers: AnalyserPool) -> Catalogs | None:
+    """The catalogs as the observer reads them; None without one."""
+    observer = settings.upstream.observer
+    if observer is None:
+        return None
+    password = observer.password.get_secret_value() if observer.password is not None else None
+    return Catalogs(settings.upstream.dsn, observer.user, password, analysers.set_catalog)
+
+
+def _answer_calls(
+    channel: Channel, listener: Listener, audit: StoreWriter, wakeups: Wakeups, catalogs: Catalogs | None
+) -> None:
     """What the control process and other workers may ask of this one."""
 
     async def sessions(_: Any) -> Any:
@@ -121,8 +161,15 @@ def _answer_calls(channel: Channel, listener: Listener, audit: StoreWriter, wake
             problems.append("the audit store does not take entries: statements are refused")
         if not wakeups.is_connected:
             problems.append("the approval store is not connected: privileged statements are refused")
+        if catalogs is not None:
+            problems += catalogs.problems()
         return problems
 
+    async def catalog_changed(params: Any) -> None:
+        if catalogs is not None:
+            catalogs.invalidate(str(params["database"]))
+
+    channel.handle("catalog_changed", catalog_changed)
     channel.handle("sessions", sessions)
     channel.handle("end_session", end_session)
     channel.handle("cancel", cancel)

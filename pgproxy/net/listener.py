@@ -175,7 +175,9 @@ class Listener:
             if self._connections > self._options.max_sessions:
                 raise TooManySessions("sorry, too many clients already", hint="raise limits.sessions")
             greeting = startup.read_greeting(packet, self._policy.mode, self._classify)
-            started = await startup.authenticate_and_connect(client, greeting, self._access, self._services.upstream)
+            started = await startup.authenticate_and_connect(
+                client, greeting, self._access, self._services.upstream, self._services.catalog.state
+            )
         await self._run(client, started)
 
     async def _run(self, client: Endpoint, started: Started) -> None:
@@ -204,7 +206,9 @@ class Listener:
             notice=self._options.notice and greeting.said.get("notice") != "off",
             limits=self._options.limits,
         )
-        relay = Relay(Session(context), session_id, client, started.server, self._services, started.key)
+        relay = Relay(
+            Session(context), session_id, client, started.server, self._services, started.key, greeting.database
+        )
         live = LiveSession(started, requester, relay, time.time())
         self._sessions[session_id] = live
         self._keys[started.client_key] = live

@@ -17,6 +17,28 @@ class SpooledAudit(AuditWriter, Protocol):
     def append_soon(self, entry: dict[str, Any]) -> None: ...
 
 
+class Catalog(Protocol):
+    """The catalogs of the upstream's databases, as versions."""
+
+    def state(self, database: str) -> tuple[int, bool]:
+        """The version to judge by (0: none), and whether it may be stale."""
+        ...
+
+    def changed(self, database: str) -> None:
+        """A statement of this worker's may have changed it."""
+        ...
+
+
+class NoCatalog:
+    """Without an observer: functions of users stay unknown."""
+
+    def state(self, database: str) -> tuple[int, bool]:
+        return 0, False
+
+    def changed(self, database: str) -> None:
+        return None
+
+
 class Metrics(Protocol):
     """What the data plane counts."""
 
@@ -60,3 +82,4 @@ class Services:
     metrics: Metrics
     errands: Errands
     parking: Parking = field(default_factory=lambda: Parking(1000))
+    catalog: Catalog = field(default_factory=NoCatalog)

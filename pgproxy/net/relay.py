@@ -36,8 +36,10 @@ class Relay:
         server: Endpoint,
         services: Services,
         cancel_key: tuple[int, bytes],
+        database: str,
     ) -> None:
         self._session = session
+        self._database = database
         self._id = session_id
         self._client = client
         self._server = server
@@ -151,6 +153,8 @@ class Relay:
                     services.metrics.overhead(max(0.0, time.time() - received_at))
             case effects.ToClient(data=data):
                 self._client.write(data)
+            case effects.CatalogChanged():
+                services.catalog.changed(self._database)
             case effects.Rows(count=count):
                 services.metrics.rows(count)
             case effects.Analyse():

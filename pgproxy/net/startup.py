@@ -211,14 +211,23 @@ def _judge(name: str, value: str, mode: Mode, classify: Callable[[str], Classifi
         )
 
 
-async def authenticate_and_connect(client: Endpoint, greeting: Greeting, access: Access, upstream: Upstream) -> Started:
+async def authenticate_and_connect(
+    client: Endpoint,
+    greeting: Greeting,
+    access: Access,
+    upstream: Upstream,
+    catalog: Callable[[str], tuple[int, bool]] = lambda _: (0, False),
+) -> Started:
     """Both authentications and the server's greeting. Raises ProxyError, or auth.UpstreamRefused with the server's
     own words; the server's connection is closed then."""
     if greeting.negotiate is not None:
         client.write(greeting.negotiate)
     if access.authenticator is not None:
-        return await _broker(client, greeting, access, access.authenticator, upstream)
-    return await _passthrough(client, greeting, access, upstream)
+        started = await _broker(client, greeting, access, access.authenticator, upstream)
+    else:
+        started = await _passthrough(client, greeting, access, upstream)
+    started.settings.follow(started.db_user, lambda: catalog(greeting.database))
+    return started
 
 
 async def _broker(

@@ -109,6 +109,11 @@ class Parked:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogChanged:
+    """A statement that may have made, changed or dropped objects of the database has completed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """Rows that passed from the server to the client."""
 
@@ -129,5 +134,6 @@ Effect = (
     | Close
     | Decided
     | Parked
+    | CatalogChanged
     | Rows
 )

@@ -26,7 +26,7 @@ from pgproxy.session.annotations import said_by_comment, said_by_set, told
 from pgproxy.session.context import Context
 from pgproxy.session.events import ApprovalOpened
 from pgproxy.session.ports import ApprovalRequest, Requester, ResolvedApproval
-from pgproxy.session.reading import Reading, is_barrier, may_copy_in, unknown
+from pgproxy.session.reading import Reading, is_barrier, may_change_catalog, may_copy_in, unknown
 from pgproxy.session.replies import Expected, ReplyKind
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.states import GateState
@@ -214,7 +214,8 @@ class Judgement:
             c.requester.session_id.encode(),
             c.identity.db_user.encode(),
             c.identity.database.encode(),
-            repr(c.settings.environment).encode(),
+            # Not the catalog's version: somebody else's CREATE TABLE must not void what a human approved.
+            repr(replace(c.settings.environment, catalog_version=0, catalog_changed=False)).encode(),
             repr(unit.parameter_types).encode(),
             unit.kind.value.encode(),
             *unit.messages,
@@ -446,6 +447,8 @@ class Judgement:
         c = self._
         for classification in self.barriers.values():
             c.settings.may_have_changed(tuple(name for s in classification.statements for name in s.settings))
+            if may_change_catalog(classification):
+                c.settings.catalog_may_have_changed()
         self.barriers.clear()
 
     def _skip(self, unit: Unit) -> None:
@@ -462,7 +465,7 @@ class Judgement:
         """The substitute in its place. Behind it the server skips to Sync, so the rest of the batch is not sent."""
         c = self._
         assert unit.classification is not None
-        run = StatementRun(unit.statement_id, unit.classification, c.now, decision=unit.decision)
+        run = StatementRun(unit.statement_id, unit.classification, c.now, decision=unit.decision, refused=True)
         nonce = c.next_nonce()
         if unit.server_refuses:
             data, expected = refusals.in_failed_transaction(unit, run, nonce)

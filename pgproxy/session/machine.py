@@ -32,6 +32,7 @@ from pgproxy.session.events import (
 )
 from pgproxy.session.gate import Gate
 from pgproxy.session.judgement import Judgement
+from pgproxy.session.reading import may_change_catalog
 from pgproxy.session.refusals import error_response
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.statements import PreparedStatement, sql_name
@@ -57,6 +58,7 @@ class Session:
         self._said_fatal = False
         self._settled_ends = 0
         self._open_outcomes: list[StatementRun] = []
+        self._catalog_touched = False
 
     @property
     def state(self) -> GateState:
@@ -270,6 +272,9 @@ class Session:
             self._settled_ends += 1
             if run.finished_at is None:
                 run.finished_at = c.now
+            if not (run.skipped or run.refused) and may_change_catalog(run.classification):
+                c.settings.catalog_may_have_changed()
+                self._catalog_touched = True
             classification = self._judgement.barriers.pop(run, None)
             if classification is not None:
                 self._apply(run, classification)
@@ -295,7 +300,6 @@ class Session:
         """ReadyForQuery: outcomes are final for what is not inside an open transaction."""
         c = self._
         idle = c.replies.transaction_status == tags.IDLE
-        c.settings.ready(idle=idle)
         if idle:
             for run in c.statements.portals.values():
                 if run.portal_open:
@@ -303,6 +307,10 @@ class Session:
                     c.ended.append(run)
             c.statements.portals.clear()
             self._take_ends()
+        c.settings.ready(idle=idle)
+        if idle and self._catalog_touched:
+            self._catalog_touched = False
+            c.emit(effects.CatalogChanged())
         ended = [run for run in dict.fromkeys(c.ended) if not run.reported]
         c.ended.clear()
         self._settled_ends = 0

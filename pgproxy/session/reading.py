@@ -19,6 +19,9 @@ from pgproxy.session.states import GateState
 from pgproxy.session.units import Unit, UnitKind
 
 _RISKS = list(Risk)
+_CHANGES_CATALOG = frozenset(
+    {ActionClass.DDL, ActionClass.GRANT, ActionClass.ROLE, ActionClass.CODE, ActionClass.UNKNOWN}
+)
 
 
 def unknown(kind: str, reason: str) -> Classification:
@@ -155,12 +158,19 @@ def may_copy_in(classification: Classification) -> bool:
     )
 
 
+def may_change_catalog(classification: Classification) -> bool:
+    """Whether objects that later texts name may mean something else once this has run."""
+    return any(a.cls in _CHANGES_CATALOG for s in classification.statements for a in s.actions)
+
+
 def is_barrier(classification: Classification, touched: bool) -> bool:
     """Whether later texts or names may mean something else once this has run."""
     for statement in classification.statements:
         if statement.prepares is not None or statement.deallocates is not None:
             return True
         if not MEANINGFUL.isdisjoint(statement.settings):
+            return True
+        if any(a.cls in _CHANGES_CATALOG for a in statement.actions):
             return True
         if touched and any(a.cls is ActionClass.TRANSACTION for a in statement.actions):
             return True

@@ -25,6 +25,7 @@ class StatementRun:
     more_tags: int = 0
     sqlstate: str | None = None
     skipped: bool = False
+    refused: bool = False  # a substitute went in its place
     portal_open: bool = False
     finished_at: float | None = None
     reported: bool = False

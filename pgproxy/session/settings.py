@@ -6,6 +6,8 @@ PostgreSQL 18. Between a statement that may have changed a setting and that repo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from classifier.model import Environment
 
 # Server encodings all of whose multi-byte sequences keep ASCII bytes for ASCII characters, as Python codecs. Not here,
@@ -50,6 +52,7 @@ CODECS: dict[str, str] = {
 MEANINGFUL = frozenset(
     {"client_encoding", "standard_conforming_strings", "search_path", "role", "session_authorization", "*"}
 )
+_CHANGES_ROLE = frozenset({"role", "session_authorization"})
 
 
 def codec_of(encoding: str) -> str | None:
@@ -95,6 +98,10 @@ class Settings:
 
     def __init__(self, database: str) -> None:
         self._database = database
+        self._role: str | None = None
+        self._catalog: Callable[[], tuple[int, bool]] = lambda: (0, False)
+        self._catalog_state = (0, False)
+        self._catalog_touched = False
         self._server_version = 0
         self._codec: str | None = "utf-8"
         self._client_encoding = ""
@@ -105,6 +112,13 @@ class Settings:
         self._uncertain: set[str] = set()
         self._environment: Environment | None = None
         self.touched_in_transaction = False
+
+    def follow(self, role: str, catalog: Callable[[], tuple[int, bool]]) -> None:
+        """Once it is known as whom the session began. `catalog` tells the version of the database's catalog to judge
+        by, and whether it may be stale."""
+        self._role = role
+        self._catalog = catalog
+        self._environment = None
 
     @property
     def codec(self) -> str | None:
@@ -119,12 +133,17 @@ class Settings:
 
     @property
     def environment(self) -> Environment:
-        if self._environment is None:
+        state = self._catalog()
+        if self._environment is None or state != self._catalog_state:
+            self._catalog_state = state
             self._environment = Environment(
                 database=self._database,
                 server_version=self._server_version,
                 standard_conforming_strings=self._conforming and "standard_conforming_strings" not in self._uncertain,
                 search_path=None if "search_path" in self._uncertain else self._reported_search_path,
+                role=self._role,
+                catalog_version=state[0],
+                catalog_changed=state[1] or self._catalog_touched,
             )
         return self._environment
 
@@ -150,8 +169,11 @@ class Settings:
     def may_have_changed(self, names: tuple[str, ...]) -> None:
         """A statement that can change these ran; until the next ReadyForQuery they are unknown."""
         if "*" in names:
+            self._role = None
             names = ("client_encoding", "standard_conforming_strings", "search_path")
         self._uncertain.update(n for n in names if n in MEANINGFUL)
+        if not _CHANGES_ROLE.isdisjoint(names):
+            self._role = None  # the server never reports it
         self.touched_in_transaction = True
         self._environment = None
 
@@ -161,6 +183,12 @@ class Settings:
         self._environment = None
         if idle:
             self.touched_in_transaction = False
+            self._catalog_touched = False
+
+    def catalog_may_have_changed(self) -> None:
+        """By a statement of this session: until its transaction ends, no snapshot can show it."""
+        self._catalog_touched = True
+        self._environment = None
 
 
 def version_number(text: str) -> int:

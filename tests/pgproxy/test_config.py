@@ -179,7 +179,6 @@ CASES = [
     ("api: {oidc: {issuer: x}}", "api.oidc: OIDC is not in this version"),
     ("policy: policy.yaml", "policy: policy files are not in this version"),
     ("policy: {version: 1}", "policy: policy files are not in this version"),
-    ("upstream: {observer: {user: x}}", "upstream.observer: the catalog is not in this version"),
     ("api: {listen: '0.0.0.0:8432'}", "api.listen: tokens and SQL would cross the network in the clear"),
     ("api: {listen: 'somehost:8432'}", "api.listen: tokens and SQL would cross the network in the clear"),
     ("api: {listen: '*:8432'}", "api.listen: tokens and SQL"),

@@ -3,7 +3,8 @@
     play >> sends(query(b"DROP t")) << Record >> Recorded(True) << to_server(query(b"DROP t"))
 
 What follows `<<` is an effect, or a class of which the next effect must be. Effects nobody waits for (RecordSoon,
-Decided, Rows, Parked) are kept aside: `play.trail` has the audit entries. An effect left over fails the next `>>`.
+Decided, Rows, Parked, CatalogChanged) are kept aside: `play.trail` has the audit entries. An effect left over fails the
+next `>>`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pgproxy.session.settings import Settings
 from pgproxy.session.states import GateState
 from tests.pgproxy.session.stub_classifier import classify
 
-ASIDE = (effects.RecordSoon, effects.Decided, effects.Rows, effects.Parked)
+ASIDE = (effects.RecordSoon, effects.Decided, effects.Rows, effects.Parked, effects.CatalogChanged)
 
 
 def settings(client_encoding: str = "UTF8", server_encoding: str = "UTF8") -> Settings:
