@@ -95,8 +95,9 @@ class Names:
         types = self.catalog.types(schema, name, path) if arguments == 1 else []
         for type_ in types:
             walk.nodes[Node("type", type_.oid, "make", walk.run_path)] = None
-        if schema in _SYSTEM and functions.is_builtin(name):
-            effect = functions.resolve(schema, name, arguments or 0, None)
+        version = walk.environment.server_version
+        if schema in _SYSTEM and functions.is_builtin(name, version):
+            effect = functions.resolve(schema, name, arguments or 0, None, version)
         elif found or types:
             return
         else:

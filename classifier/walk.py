@@ -306,7 +306,9 @@ class Walk:
         if self.knowledge is not None:
             self.knowledge.call(self, schema, parts[-1], arguments)
             return
-        effect = functions.resolve(schema, parts[-1], arguments, self.environment.search_path)
+        effect = functions.resolve(
+            schema, parts[-1], arguments, self.environment.search_path, self.environment.server_version
+        )
         self.effect(effect, parts[-1] if effect is not None and effect.cls != ActionClass.UNKNOWN else None)
 
     def judge_secrets(self) -> None:
