@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from classifier.catalog import changes_catalog
 from classifier.model import ActionClass, Classification
 from pgproxy import policy
 from pgproxy.errors import (
@@ -26,7 +27,7 @@ from pgproxy.session.annotations import said_by_comment, said_by_set, told
 from pgproxy.session.context import Context
 from pgproxy.session.events import ApprovalOpened
 from pgproxy.session.ports import ApprovalRequest, Requester, ResolvedApproval
-from pgproxy.session.reading import Reading, is_barrier, may_change_catalog, may_copy_in, unknown
+from pgproxy.session.reading import Reading, is_barrier, may_copy_in, unknown
 from pgproxy.session.replies import Expected, ReplyKind
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.states import GateState
@@ -447,7 +448,7 @@ class Judgement:
         c = self._
         for classification in self.barriers.values():
             c.settings.may_have_changed(tuple(name for s in classification.statements for name in s.settings))
-            if may_change_catalog(classification):
+            if changes_catalog(classification):
                 c.settings.catalog_may_have_changed()
         self.barriers.clear()
 

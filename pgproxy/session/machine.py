@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from classifier.catalog import changes_catalog
 from classifier.model import Classification
 from pgproxy.errors import BacklogTooLarge, ConnectionProtocolViolation, ShuttingDown, UpstreamLost
 from pgproxy.protocol import backend, frontend, tags
@@ -32,7 +33,6 @@ from pgproxy.session.events import (
 )
 from pgproxy.session.gate import Gate
 from pgproxy.session.judgement import Judgement
-from pgproxy.session.reading import may_change_catalog
 from pgproxy.session.refusals import error_response
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.statements import PreparedStatement, sql_name
@@ -272,7 +272,7 @@ class Session:
             self._settled_ends += 1
             if run.finished_at is None:
                 run.finished_at = c.now
-            if not (run.skipped or run.refused) and may_change_catalog(run.classification):
+            if not (run.skipped or run.refused) and changes_catalog(run.classification):
                 c.settings.catalog_may_have_changed()
                 self._catalog_touched = True
             classification = self._judgement.barriers.pop(run, None)

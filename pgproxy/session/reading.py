@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from classifier.catalog import changes_catalog
 from classifier.model import Action, ActionClass, Classification, Environment, Risk, Statement
 from pgproxy.errors import Denied, InvalidText, ProxyError, StatementUnknown, TooLarge
 from pgproxy.policy import Mode
 from pgproxy.session import effects
 from pgproxy.session.context import Context
 from pgproxy.session.settings import MEANINGFUL
-from pgproxy.session.statements import sql_name
+from pgproxy.session.statements import PreparedStatement, sql_name
 from pgproxy.session.states import GateState
 from pgproxy.session.units import Unit, UnitKind
 
 _RISKS = list(Risk)
-_CHANGES_CATALOG = frozenset(
-    {ActionClass.DDL, ActionClass.GRANT, ActionClass.ROLE, ActionClass.CODE, ActionClass.UNKNOWN}
-)
 
 
 def unknown(kind: str, reason: str) -> Classification:
@@ -66,8 +64,10 @@ class Reading:
             if c.policy.mode is Mode.ENFORCE:
                 unit.refusal = problem
             return unknown("Unreadable", problem.message)
-        if unit.prepared is not None and unit.prepared.classification is not None:
-            own: Classification | None = unit.prepared.classification
+        own: Classification | None
+        if unit.prepared is not None:
+            shown = unit.statement_name.decode(codec, "replace")
+            own = self._now(unit, unit.text, shown, unit.prepared)
         else:
             own = self._classification_of(unit, unit.text)
         return None if own is None else self._with_executed(unit, own)
@@ -112,6 +112,19 @@ class Reading:
         """An analyser answered what was asked for this unit."""
         unit.analysed[self._awaited] = classification
 
+    def _now(self, unit: Unit, text: str, name: str, prepared: PreparedStatement) -> Classification | None:
+        """What a prepared statement means now: the server plans it again after a change of search_path or of an
+        object ("PREPARE"). One that SQL made is found again inside the text that made it."""
+        found = self._classification_of(unit, text)
+        if found is None or prepared.classification is None:
+            return found
+        made = [
+            s.prepared
+            for s in found.statements
+            if s.prepared is not None and sql_name(s.prepares or "") == sql_name(name)
+        ]
+        return made[-1] if made else _join(prepared.classification, found)
+
     def _with_executed(self, unit: Unit, own: Classification) -> Classification | None:
         """Join what SQL EXECUTE will run: the name's statement counts, not the word EXECUTE. A name may stand for
         another EXECUTE, if the protocol's Parse made it."""
@@ -133,7 +146,7 @@ class Reading:
             for candidate in candidates:
                 try:
                     text = candidate.sql.decode(c.settings.codec or "utf-8")
-                    inner = candidate.classification or self._classification_of(unit, text)
+                    inner = self._now(unit, text, name, candidate)
                 except UnicodeDecodeError:
                     text = candidate.sql.decode("ascii", "backslashreplace")
                     inner = unknown("Unreadable", "the text is not valid in its client_encoding")
@@ -158,19 +171,14 @@ def may_copy_in(classification: Classification) -> bool:
     )
 
 
-def may_change_catalog(classification: Classification) -> bool:
-    """Whether objects that later texts name may mean something else once this has run."""
-    return any(a.cls in _CHANGES_CATALOG for s in classification.statements for a in s.actions)
-
-
 def is_barrier(classification: Classification, touched: bool) -> bool:
     """Whether later texts or names may mean something else once this has run."""
+    if changes_catalog(classification):
+        return True
     for statement in classification.statements:
         if statement.prepares is not None or statement.deallocates is not None:
             return True
         if not MEANINGFUL.isdisjoint(statement.settings):
-            return True
-        if any(a.cls in _CHANGES_CATALOG for a in statement.actions):
             return True
         if touched and any(a.cls is ActionClass.TRANSACTION for a in statement.actions):
             return True

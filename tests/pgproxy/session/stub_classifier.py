@@ -15,7 +15,7 @@ _CLASSES = {
 }
 
 
-def _statement(text: str, prepared_here: dict[str, Classification]) -> Statement:
+def _statement(text: str, prepared_here: dict[str, Classification], environment: Environment | None) -> Statement:
     word, _, rest = text.partition(" ")
     cls = _CLASSES.get(word, ActionClass.READ)
     if word == "COPY":
@@ -25,7 +25,7 @@ def _statement(text: str, prepared_here: dict[str, Classification]) -> Statement
     actions = (Action(cls, word.lower()),)
     if word == "PREPARE":
         name, _, inner = rest.partition(" AS ")
-        prepared = classify(inner)
+        prepared = classify(inner, environment)
         prepared_here[name] = prepared
         all_actions = actions + tuple(a for s in prepared.statements for a in s.actions)
         return Statement("PrepareStmt", word, all_actions, prepares=name, prepared=prepared)
@@ -50,7 +50,7 @@ def classify(text: str, environment: Environment | None = None) -> Classificatio
         action = Action(ActionClass.UNKNOWN, "not_understood")
         statement = Statement("SyntaxError", "", (action,), settings=("*",))
         return Classification(True, Risk.HIGH, "", text, (statement,), syntax_error="syntax error")
-    statements = tuple(_statement(t, prepared_here) for t in texts)
+    statements = tuple(_statement(t, prepared_here, environment) for t in texts)
     # What is shadowed in an unknown search_path counts as the worst.
     if environment is not None and environment.search_path != ("public",) and text.startswith("SELECT f"):
         statements = (Statement("SelectStmt", "SELECT", (Action(ActionClass.CODE, "call"),)),)

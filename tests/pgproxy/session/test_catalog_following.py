@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgproxy.protocol import frontend, tags
+from pgproxy.protocol import backend, frontend, tags
 from pgproxy.session import effects, events
 from tests.pgproxy.session.playbook import (
     Playbook,
@@ -82,3 +82,14 @@ def test_an_approval_outlives_somebody_elses_ddl() -> None:
     again.parks(DROP) >> resolved("approved") << effects.Record >> events.Recorded(True) << effects.ClaimApproval
     assert isinstance(again.last, effects.ClaimApproval)
     assert claim.binding == again.last.binding
+
+
+def test_a_statement_sql_prepared_means_what_it_means_when_executed() -> None:
+    play = Playbook()
+    play >> answers(backend.parameter_status(b"search_path", b"public")) << effects.ToClient
+    play.allowed(frontend.query(b"PREPARE x AS SELECT f")) >> answers(complete("PREPARE"), ready()) << effects.ToClient
+    execute = frontend.query(b"EXECUTE x")
+    play.allowed(execute) >> answers(complete("SELECT 1"), ready()) << effects.ToClient
+    play.allowed(frontend.query(b"SET search_path TO other"))
+    play >> answers(complete("SET"), backend.parameter_status(b"search_path", b"other"), ready()) << effects.ToClient
+    play.parks(execute)
