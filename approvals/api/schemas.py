@@ -200,6 +200,7 @@ class Health(BaseModel):
 class ReadinessReport(BaseModel):
     ready: bool
     problems: list[str]
+    remarks: list[str] = Field(description="Worth knowing, without keeping anyone out.")
 
 
 class Index(BaseModel):

@@ -31,6 +31,7 @@ from pgproxy.analysis.process import Analysis, prepare, read_frames
 
 CHUNK_LINES: Final = 64
 CHUNK_CHARACTERS: Final = 256 * 1024
+CHUNK_BYTES: Final = 1024 * 1024
 TIME_LIMIT_S: Final = 5.0
 MEMORY_BYTES: Final = 3 * 1024 * 1024 * 1024
 _ROOT: Final = str(Path(classifier.__file__).resolve().parent.parent)
@@ -38,6 +39,11 @@ _ROOT: Final = str(Path(classifier.__file__).resolve().parent.parent)
 
 def classify_lines(lines: Iterable[str], processes: int | None = None) -> Iterator[dict[str, Any]]:
     """One classification object, or `{"error": …}`, for each line `{"sql": …}`, in the same order."""
+    return classify_chunks(_chunks(lines), processes)
+
+
+def classify_chunks(chunks: Iterable[list[str]], processes: int | None = None) -> Iterator[dict[str, Any]]:
+    """As `classify_lines`. An empty chunk says that more may be long in coming: what there is is answered first."""
     count = processes if processes is not None else max(1, os.cpu_count() or 1)
     workers: SimpleQueue[_Worker] = SimpleQueue()
     made = [_Worker() for _ in range(count)]
@@ -54,9 +60,10 @@ def classify_lines(lines: Iterable[str], processes: int | None = None) -> Iterat
     pending: deque[Future[list[dict[str, Any]]]] = deque()
     threads = ThreadPoolExecutor(count, thread_name_prefix="classify")
     try:
-        for chunk in _chunks(lines):
-            pending.append(threads.submit(answer, chunk))
-            while pending and (pending[0].done() or len(pending) > 4 * count):
+        for chunk in chunks:
+            if chunk:
+                pending.append(threads.submit(answer, chunk))
+            while pending and (not chunk or pending[0].done() or len(pending) > 4 * count):
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
@@ -64,6 +71,22 @@ def classify_lines(lines: Iterable[str], processes: int | None = None) -> Iterat
         threads.shutdown(cancel_futures=True)
         for worker in made:
             worker.stop()
+
+
+def lines_of(descriptor: int) -> Iterator[list[str]]:
+    """Chunks for `classify_chunks`, of the lines a descriptor has now: a program that waits for the answer to its last
+    line before it writes the next one gets it. What is not UTF-8 is passed on as it is and answered with an error."""
+    rest = b""
+    while True:
+        if not select.select([descriptor], [], [], 0)[0]:
+            yield []
+        data = os.read(descriptor, CHUNK_BYTES)
+        if not data:
+            break
+        *whole, rest = (rest + data).split(b"\n")
+        yield from _chunks(line.decode("utf-8", "surrogateescape") for line in whole)
+    if rest:
+        yield [rest.decode("utf-8", "surrogateescape")]
 
 
 def _chunks(lines: Iterable[str]) -> Iterator[list[str]]:
@@ -151,7 +174,8 @@ class _Worker:
 # in the process
 
 
-def _line(line: str, classified: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+def answer_line(line: str, classified: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """What one line gets: `classified` of its text, or an error that says what is wrong and quotes nothing."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -180,7 +204,7 @@ def _serve() -> None:
 
     while (payload := read_frames(sys.stdin.buffer)) is not None:
         for line in json.loads(payload):
-            answers.write(frame(json.dumps(_line(line, classified)).encode("ascii")))
+            answers.write(frame(json.dumps(answer_line(line, classified)).encode("ascii")))
             answers.flush()  # so that lateness is a line's
 
 

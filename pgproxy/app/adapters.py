@@ -134,8 +134,12 @@ class ApiSessions:
 class ApiReadiness:
     """`approvals.ports.Readiness`: every worker must answer that it takes sessions."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, remarks: list[str]) -> None:
         self._channel = channel
+        self._remarks = remarks
+
+    async def remarks(self) -> list[str]:
+        return self._remarks
 
     async def check(self) -> list[str]:
         try:

@@ -51,7 +51,9 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         audit=ApiAudit(StoreReader(pool)),
         sessions=ApiSessions(channel),
         metrics=ApiMetrics(metrics),
-        readiness=ApiReadiness(channel),
+        readiness=ApiReadiness(
+            channel, [] if settings.upstream.observer else ["no catalog: upstream.observer is not set"]
+        ),
         version=__version__,
     )
     app = create_app(services)

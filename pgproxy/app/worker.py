@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -97,6 +98,9 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
             running = [background.create_task(wakeups.run()), background.create_task(gateway.run())]
             async with asyncio.TaskGroup() as sessions:
                 await listener.start(sessions, sock)
+                # What start-up made stays: the collector need not walk it while sessions wait.
+                gc.collect()
+                gc.freeze()
                 await channel.ready()
                 await channel.stopping()
                 _log.info("stopping: sessions=%d", len(listener.sessions()))

@@ -20,6 +20,9 @@ class FakeReadiness:
     def __init__(self) -> None:
         self.problems: list[str] = []
 
+    async def remarks(self) -> list[str]:
+        return ["no catalog"]
+
     async def check(self) -> list[str]:
         return self.problems
 

@@ -308,7 +308,7 @@ async def test_audit_filters_reach_the_reader(api: httpx.AsyncClient, services: 
 async def test_probes_need_no_token(api: httpx.AsyncClient, services: FakeServices) -> None:
     del api.headers["Authorization"]
     assert (await api.get("/healthz")).json() == {"status": "ok"}
-    assert (await api.get("/readyz")).json() == {"ready": True, "problems": []}
+    assert (await api.get("/readyz")).json() == {"ready": True, "problems": [], "remarks": ["no catalog"]}
     metrics = await api.get("/metrics")
     assert metrics.text == "pgproxy_sessions_total 1\n"
     assert metrics.headers["Content-Type"] == "text/plain; version=1.0.0"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from classifier import classify
 from pgproxy.analysis import batch
-from pgproxy.analysis.batch import classify_lines
+from pgproxy.analysis.batch import answer_line, classify_chunks, classify_lines, lines_of
 
 
 def line(sql: str) -> str:
@@ -55,3 +57,28 @@ def test_as_many_answers_as_lines(lines: list[str]) -> None:
     answers = list(classify_lines(lines, processes=1))
     assert len(answers) == len(lines)
     assert all(set(a) == {"error"} or "privileged" in a for a in answers)
+
+
+def test_a_failing_classifier_fails_one_line_and_quotes_nothing() -> None:
+    def fails(text: str) -> dict[str, Any]:
+        raise MemoryError(text)
+
+    assert answer_line('{"sql": "SELECT secret"}', fails) == {"error": "the classifier failed: MemoryError"}
+
+
+def test_lines_are_answered_before_more_come() -> None:
+    """A program that waits for an answer before it writes its next line must get it."""
+    reading, writing = os.pipe()
+    try:
+        answers = classify_chunks(lines_of(reading), 1)
+        os.write(writing, b'{"sql": "select 1"}\n{"sql": "drop ta')
+        assert next(answers)["privileged"] is False
+        os.write(writing, b'ble t"}\nx')
+        assert next(answers)["privileged"] is True
+        os.close(writing)
+        writing = -1
+        assert list(answers) == [{"error": "the line is not JSON"}]
+    finally:
+        os.close(reading)
+        if writing >= 0:
+            os.close(writing)

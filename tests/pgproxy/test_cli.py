@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pgproxy import cli_classify, embedded
+from pgproxy import embedded
 from pgproxy.embedded import EmbeddedServer
 
 
@@ -89,23 +89,6 @@ def test_hostile_lines_do_not_end_the_run() -> None:
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [f["privileged"] for f in found][1:] == [True, True, False]
     assert len(found) == 4 and done.returncode == 0
-
-
-def test_failing_classifier_fails_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(text: str, environment: object) -> None:
-        raise MemoryError(text)
-
-    monkeypatch.setattr(cli_classify, "classify", fails)
-    out: list[str] = []
-    before = sys.getrecursionlimit()
-    try:
-        cli_classify.lines([b'{"sql": "SELECT secret"}', b"x"], out.append)
-    finally:
-        sys.setrecursionlimit(before)  # run_deep raises it for the whole process
-    assert [json.loads(line) for line in out] == [
-        {"error": "the classifier failed: MemoryError"},
-        {"error": "the line is not JSON"},
-    ]
 
 
 def test_reader_that_leaves_is_no_traceback() -> None:
