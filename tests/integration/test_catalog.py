@@ -17,6 +17,10 @@ create or replace function hides_ddl(a int) returns int language plpgsql as
 create or replace function hides_dynamic(a text) returns int language plpgsql as
     $$ begin execute a; return 1; end $$;
 create or replace view innocent as select hides_ddl(1) as a;
+create table if not exists watched (a int);
+create or replace function on_watched() returns trigger language plpgsql as
+    $$ begin create table hidden_in_a_function (a int); return new; end $$;
+create or replace trigger watching before insert on watched for each row execute function on_watched();
 create schema if not exists planted;
 create or replace function planted.lower(a text) returns text language plpgsql as
     $$ begin create table hidden_in_a_function (a int); return a; end $$;
@@ -64,6 +68,8 @@ def test_what_harms_nothing_passes(functions: System, statement: str) -> None:
         "select hides_dynamic('drop table orders')",
         "select * from innocent",
         "select planted.lower('A')",
+        "insert into watched values (1)",
+        "begin; declare c cursor for select hides_ddl(1); fetch c; commit",
         "select never_heard_of(1)",
     ],
 )
