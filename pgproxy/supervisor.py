@@ -119,6 +119,7 @@ class Supervisor:
         self._stop_asked = asyncio.Event()
         self._stop_asked_at = 0.0
         self._hurry = asyncio.Event()
+        self._start_failed = False  # told apart from being asked to stop, which it leads to
 
     def children(self) -> list[Child]:
         """The processes of now, control first."""
@@ -145,6 +146,7 @@ class Supervisor:
             await self.stop()
             raise group.exceptions[0] from None
         except BaseException:
+            self._start_failed = True
             self._hurry.set()
             await self.stop()
             raise
@@ -181,7 +183,7 @@ class Supervisor:
             starting = loop.create_task(self.start())
             stopping = loop.create_task(self.wait())
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():  # Ctrl-C before it was up
+            if not starting.done() and not self._start_failed:  # Ctrl-C before it was up
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
                 return

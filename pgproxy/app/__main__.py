@@ -7,6 +7,7 @@ import sys
 import uvloop
 
 from pgproxy import log
+from pgproxy.app.address import AddressError
 from pgproxy.channel import ChannelError, join
 from pgproxy.config import Settings
 
@@ -31,4 +32,6 @@ if __name__ == "__main__":
     try:
         uvloop.run(_main())
     except ChannelError as error:
+        sys.exit(f"pgproxy: {error}")
+    except AddressError as error:
         sys.exit(f"pgproxy: {error}")

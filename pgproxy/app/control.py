@@ -16,6 +16,7 @@ from approvals.wakeups import Wakeups
 from pgproxy import __version__
 from pgproxy.analysis.pool import AnalyserPool
 from pgproxy.app.adapters import ApiAudit, ApiClassifier, ApiMetrics, ApiReadiness, ApiSessions
+from pgproxy.app.address import bind
 from pgproxy.audit.reader import StoreReader
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.channel import Channel
@@ -39,6 +40,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
     """Serves until the channel closes or the process is told to stop."""
     assert settings.store.dsn is not None, "the launcher names the store"
     store_dsn = settings.store.dsn.get_secret_value()
+    sock = bind("api.listen", settings.api.listen)
     metrics = ControlMetrics()
     pool = await open_pool(store_dsn)
     wakeups = Wakeups(store_dsn)
@@ -71,6 +73,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
                 app,
                 address.host,
                 address.port,
+                sock,
                 certificate=settings.api.tls.cert if settings.api.tls else None,
                 key=settings.api.tls.key if settings.api.tls else None,
             ):

@@ -33,6 +33,7 @@ _log = logging.getLogger("pgproxy.app")
 _MIGRATIONS = {"approvals": "approvals", "audit": "pgproxy.audit"}  # component: the package that brings them
 _STORE_PATIENCE_S = 30.0
 _LOOK_S = 1.0
+_LOGIN_PATIENCE_S = 10.0
 
 
 class LaunchError(Exception):
@@ -99,6 +100,7 @@ async def _up(upstream: str | None, listen: str, api: str, data_dir: Path) -> No
         else:
             upstream_dsn = upstream
             target = Dsn.parse(upstream)
+            await _try_login(target)
             observer = _login(target)  # it reads catalogs alone, in read-only transactions
         settings, demo = _demo(target, upstream_dsn, observer, listen, api, data_dir)
 
@@ -115,6 +117,15 @@ def _login(target: Dsn) -> dict[str, str]:
     if target.password is not None:
         login["password"] = target.password.get_secret_value()
     return login
+
+
+async def _try_login(target: Dsn) -> None:
+    """A DSN that does not work is better told now than to the first agent."""
+    try:
+        async with asyncio.timeout(_LOGIN_PATIENCE_S):
+            await (await asyncpg.connect(target.uri())).close()
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise LaunchError(f"--upstream: cannot log in there: {error or type(error).__name__}") from error
 
 
 async def _ensure_observer(server: EmbeddedServer, data_dir: Path) -> dict[str, str]:

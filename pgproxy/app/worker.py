@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
-import socket
 from typing import Any
 
 import classifier
@@ -16,6 +14,7 @@ from approvals.wakeups import Wakeups
 from classifier.model import Classification, Environment
 from pgproxy.analysis.pool import AnalyserPool
 from pgproxy.app.adapters import Approvals
+from pgproxy.app.address import bind
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.catalog import Catalogs
 from pgproxy.catalog.analyzer import CatalogAnalyzer
@@ -40,6 +39,7 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
     """Serves sessions until the channel closes or the process is told to stop."""
     assert settings.store.dsn is not None, "the launcher names the store"
     store_dsn = settings.store.dsn.get_secret_value()
+    sock = bind("listen", settings.listen, shared=True)
     metrics = WorkerMetrics()
     errands = Errands()
     audit = StoreWriter(store_dsn, node=node, on_backlog=metrics.audit_backlog)
@@ -86,7 +86,6 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
         cancel_elsewhere,
     )
     _answer_calls(channel, listener, audit, wakeups, catalogs)
-    sock = listening_socket(settings.listen.host, settings.listen.port)
     try:
         await analysers.start()
         await audit.start()
@@ -218,17 +217,3 @@ def console_url(settings: Settings) -> str:
 def classify_setting(text: str) -> Classification:
     """Start-up settings are short: judged in this process, once a session."""
     return classifier.classify(text, Environment())
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """Bound with SO_REUSEPORT, so that each worker accepts for itself and the kernel spreads the clients."""
-    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-        0
-    ]
-    sock = socket.socket(family, kind, proto)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if os.name == "posix":
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind(address)
-    sock.setblocking(False)
-    return sock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -175,6 +176,35 @@ def start_and_fail(config: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=60,
+        env=clean_environment(),
+        check=False,
+    )
+
+
+def test_a_taken_port_is_one_clear_line(short_directory: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = up_and_fail("--api", f"127.0.0.1:{port}", "--data-dir", str(short_directory / "data"))
+    assert done.returncode == 1
+    assert f"api.listen 127.0.0.1:{port}: Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_upstream_that_does_not_answer_is_told_at_once(short_directory: Path) -> None:
+    dsn = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    done = up_and_fail("--upstream", dsn, "--data-dir", str(short_directory / "data"))
+    assert done.returncode == 1
+    assert "--upstream: cannot log in there" in done.stderr
+
+
+def up_and_fail(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pgproxy", "up", "--listen", f"127.0.0.1:{free_port()}", *options],
+        capture_output=True,
+        text=True,
+        timeout=90,
         env=clean_environment(),
         check=False,
     )
