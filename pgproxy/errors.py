@@ -45,10 +45,6 @@ class StatementUnknown(ProxyError, sqlstate="26000"):
     """A prepared statement that this session never made."""
 
 
-class PortalUnknown(ProxyError, sqlstate="34000"):
-    """A portal that this session never made."""
-
-
 class TooLarge(ProxyError, sqlstate="54000"):
     """A statement larger than the limit; the message could be skipped."""
 

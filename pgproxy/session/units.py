@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -33,7 +32,6 @@ class Unit:
     received_at: float
     statement_id: str
     parameters: list[dict[str, Any]] = field(default_factory=list)
-    raw_parameters: list[bytes | None] = field(default_factory=list)
     parameter_types: tuple[int, ...] = ()
     portal: bytes = b""
     statement_name: bytes = b""
@@ -54,4 +52,3 @@ class Unit:
     server_refuses: bool = False  # refused by the server's own failed transaction
     cancelled: bool = False
     run: StatementRun | None = None
-    context: Mapping[str, Any] = field(default_factory=dict)
