@@ -100,9 +100,10 @@ async def _up(upstream: str | None, listen: str, api: str, data_dir: Path) -> No
         else:
             upstream_dsn = upstream
             target = Dsn.parse(upstream)
-            await _try_login(target)
             observer = _login(target)  # it reads catalogs alone, in read-only transactions
         settings, demo = _demo(target, upstream_dsn, observer, listen, api, data_dir)
+        if upstream is not None:
+            await _try_login(target)
 
         async def ready() -> None:
             demo.write()
