@@ -248,7 +248,7 @@ class Judgement:
         c.state = GateState.PARKED
         c.emit(effects.Parked(True, unit.approval_id))
         if c.client_gone:
-            self.withdraw("the client is gone", "withdrawn")
+            self.withdraw("the client is gone")
         elif unit.cancelled:
             self.cancelled()
         elif c.notice:
@@ -294,13 +294,12 @@ class Judgement:
                 )
         self._record(unit)
 
-    def withdraw(self, reason: str, decision: str) -> None:
+    def withdraw(self, reason: str) -> None:
         """Take a parked (or approved, not yet sent) request back; nothing is sent to the server for it."""
         c, unit = self._, self.unit
         assert unit is not None and unit.approval_id is not None and unit.classification is not None
         c.emit(effects.WithdrawApproval(unit.approval_id, reason))
         c.emit(effects.Parked(False, unit.approval_id))
-        unit.decision = decision
         self._abandon(unit)
 
     def opened_too_late(self, approval_id: str) -> None:

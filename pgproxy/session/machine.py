@@ -187,7 +187,7 @@ class Session:
     def _client_is_gone(self) -> None:
         """Nothing privileged runs for a client that has left; the other states look at `client_gone` themselves."""
         if self._.state is GateState.PARKED:
-            self._judgement.withdraw("the client is gone", "withdrawn")
+            self._judgement.withdraw("the client is gone")
 
     def on_server_closed(self, _: ServerClosed) -> None:
         c = self._
@@ -355,7 +355,7 @@ class Session:
     def _withdraw_if_asked(self, reason: str) -> None:
         c, unit = self._, self._judgement.unit
         if c.state is GateState.PARKED:
-            self._judgement.withdraw(reason, "withdrawn")
+            self._judgement.withdraw(reason)
         elif unit is not None and unit.decision == "approved" and c.state is GateState.RECORDING:
             assert unit.approval_id is not None
             c.emit(effects.WithdrawApproval(unit.approval_id, reason))
