@@ -21,10 +21,11 @@ from typing import Final, Protocol
 from pgproxy.errors import InvalidPassword, ProxyError, UpstreamUnreachable
 from pgproxy.net import scram
 from pgproxy.protocol import tags
-from pgproxy.protocol.backend import authentication, read_authentication
+from pgproxy.protocol.backend import authentication, read_authentication, read_negotiate_protocol_version
 from pgproxy.protocol.body import Body
 from pgproxy.protocol.frontend import password as password_message
 from pgproxy.protocol.frontend import read_password, sasl_initial_response, sasl_response
+from pgproxy.protocol.startup import NEWEST_MINOR
 from pgproxy.protocol.violation import ProtocolViolation
 
 # The server asks the client for something and waits for its 'p' message.
@@ -221,10 +222,17 @@ async def _read_request(server: MessageStream) -> tuple[int, bytes]:
 
 
 def _read_authentication(tag: int, message: bytes) -> tuple[int, bytes] | None:
-    """Code and payload; None for the other messages a server may send in this phase."""
-    if tag in _ALSO_FROM_SERVER:
-        return None
+    """Code and payload; None for the other messages a server may send in this phase.
+
+    A NegotiateProtocolVersion takes the minor version that was asked for down, and names no option, for none was
+    sent: anything else is not an answer to what pgproxy said."""
     try:
+        if tag == tags.NEGOTIATE_PROTOCOL_VERSION:
+            newest, unrecognized = read_negotiate_protocol_version(message)
+            if newest > NEWEST_MINOR or unrecognized:
+                raise UpstreamNotTrusted("the server negotiates a protocol that pgproxy did not ask for")
+        if tag in _ALSO_FROM_SERVER:
+            return None
         return read_authentication(message)
     except ProtocolViolation:
         raise UpstreamNotTrusted(f"unexpected message type {tag} from the server during authentication") from None
@@ -264,7 +272,8 @@ def _md5_answer(user: str, password: str, salt: bytes) -> bytes:
 
 
 async def relay_authentication(client: MessageStream, server: MessageStream) -> bool:
-    """Passthrough: the server authenticates the client, byte for byte.
+    """Passthrough: the server authenticates the client, byte for byte. Only its NegotiateProtocolVersion stays here,
+    for it answers what pgproxy asked; the client has had pgproxy's own.
 
     True when AuthenticationOk was forwarded, with nothing behind it read from either side; False when the
     server's ErrorResponse was forwarded, after which it closes.
@@ -278,6 +287,8 @@ async def relay_authentication(client: MessageStream, server: MessageStream) -> 
         tag, message = await (server.read_message() if arriving is None else arriving)
         arriving = None
         request = _read_authentication(tag, message)
+        if tag == tags.NEGOTIATE_PROTOCOL_VERSION:
+            continue
         client.write(message)
         await client.drain()
         if tag == tags.ERROR_RESPONSE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import secrets
 import socket
@@ -15,6 +16,7 @@ from classifier.model import Classification
 from pgproxy.errors import InternalError, ProxyError, ShuttingDown, TooManySessions
 from pgproxy.net import auth, startup
 from pgproxy.net.endpoint import Endpoint
+from pgproxy.net.greeting import ProtocolTooOld, read_greeting
 from pgproxy.net.ports import Services
 from pgproxy.net.relay import Relay
 from pgproxy.net.startup import Access, Refused, Started
@@ -92,7 +94,8 @@ class Listener:
         self._options = options
         self._cancel_elsewhere = cancel_elsewhere
         self._sessions: dict[str, LiveSession] = {}
-        self._keys: dict[tuple[int, bytes], LiveSession] = {}
+        # By the server's process id, which a session that is just ending may share with a new one.
+        self._keys: dict[int, list[LiveSession]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._server: asyncio.Server | None = None
         self._connections = 0
@@ -128,11 +131,18 @@ class Listener:
 
     def cancel(self, pid: int, secret: bytes) -> bool:
         """A CancelRequest; whether its key is one of ours."""
-        live = self._keys.get((pid, secret))
-        if live is None:
-            return False
-        live.relay.dispatch(events.CancelRequested())
-        return True
+        for live in self._keys.get(pid, ()):
+            # In constant time: how much of a guess was right must not show.
+            if hmac.compare_digest(live.started.client_key[1], secret):
+                live.relay.dispatch(events.CancelRequested())
+                return True
+        return False
+
+    def _forget_key(self, live: LiveSession) -> None:
+        pid = live.started.key[0]
+        self._keys[pid].remove(live)
+        if not self._keys[pid]:
+            del self._keys[pid]
 
     # one connection
 
@@ -149,6 +159,8 @@ class Listener:
         except auth.UpstreamRefused as refused:
             self._services.metrics.upstream_error("refused")
             client.write(refused.response)
+        except ProtocolTooOld as error:
+            client.write(backend.old_error_response(error.severity, error.message))
         except ProtocolViolation as violation:
             client.write(backend.error_response("FATAL", violation.sqlstate, violation.message))
         except ProxyError as error:
@@ -174,7 +186,7 @@ class Listener:
                 raise ShuttingDown("pgproxy: shutting down, no new sessions")
             if self._connections > self._options.max_sessions:
                 raise TooManySessions("sorry, too many clients already", hint="raise limits.sessions")
-            greeting = startup.read_greeting(packet, self._policy.mode, self._classify)
+            greeting = read_greeting(packet, self._policy.mode, self._classify)
             started = await startup.authenticate_and_connect(
                 client, greeting, self._access, self._services.upstream, self._services.catalog.state
             )
@@ -211,7 +223,7 @@ class Listener:
         )
         live = LiveSession(started, requester, relay, time.time())
         self._sessions[session_id] = live
-        self._keys[started.client_key] = live
+        self._keys.setdefault(started.key[0], []).append(live)
         self._services.metrics.session_opened()
         self._services.audit.append_soon(evidence.session_entry("session_start", requester, live.since))
         _log.info("session=%s started agent=%s", session_id, started.agent)
@@ -222,7 +234,7 @@ class Listener:
             raise
         finally:
             del self._sessions[session_id]
-            self._keys.pop(started.client_key, None)
+            self._forget_key(live)
             self._services.metrics.session_closed()
             entry = evidence.session_entry("session_end", requester, time.time(), relay.ended_because)
             self._services.audit.append_soon(entry)

@@ -91,6 +91,8 @@ def read_negotiate_protocol_version(m: bytes) -> tuple[int, list[bytes]]:
     """The newest minor version the server speaks and the options it did not recognise."""
     body = body_of(m, tags.NEGOTIATE_PROTOCOL_VERSION)
     newest = body.uint32()
+    if newest >> 16 != 3:
+        raise ProtocolViolation("invalid protocol version in NegotiateProtocolVersion")
     count = body.uint32()
     if count > body.remaining:
         raise ProtocolViolation(INSUFFICIENT)
@@ -106,6 +108,12 @@ def error_response(
 ) -> bytes:
     """An ErrorResponse with the fields S, V, C, M and, where given, D and H."""
     return message(tags.ERROR_RESPONSE, _report(severity, sqlstate, text, detail, hint))
+
+
+def old_error_response(severity: str, text: str) -> bytes:
+    """An ErrorResponse of protocols 1 and 2, as the server still sends it to their clients: the byte E and a
+    String, without a length."""
+    return bytes([tags.ERROR_RESPONSE]) + _text(f"{severity}:  {text}\n")
 
 
 def notice_response(sqlstate: str, text: str, detail: str | None = None, hint: str | None = None) -> bytes:

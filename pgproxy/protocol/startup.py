@@ -23,6 +23,9 @@ from pgproxy.protocol.violation import (
 # The server's own limit (MAX_STARTUP_PACKET_LENGTH), which does not count the length word.
 MAX_STARTUP_BYTES: Final = 10_000
 
+# The newest minor version of protocol 3 there is. 3.1 was never used ("Protocol Versions").
+NEWEST_MINOR: Final = 2
+
 _LENGTH_BYTES: Final = 4
 
 # isspace() in the C locale. A server whose LC_CTYPE is a single-byte locale may call further bytes space,

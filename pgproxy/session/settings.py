@@ -126,6 +126,11 @@ class Settings:
         return None if "client_encoding" in self._uncertain else self._codec
 
     @property
+    def client_encoding(self) -> str:
+        """As reported, for messages."""
+        return self._client_encoding
+
+    @property
     def names_are_exact(self) -> bool:
         """Whether a name's bytes are the same to the client and to the server. Elsewhere the server converts a name,
         cuts it at 63 bytes of its own encoding, and may map two characters to one."""

@@ -526,7 +526,6 @@ async def test_the_servers_refusal_is_relayed(server: EmbeddedServer, role: str)
 
 
 SERVER_GREETS = [
-    backend.negotiate_protocol_version(0, [b"_pq_.x"]),
     backend.notice_response("00000", "hello"),
     backend.authentication(tags.AUTH_SASL, b"SCRAM-SHA-256\0\0"),
     backend.authentication(tags.AUTH_SASL_CONTINUE, b"r=x"),
@@ -543,6 +542,24 @@ async def test_everything_is_relayed_byte_for_byte_and_nothing_behind_it_read() 
     assert client.written == SERVER_GREETS
     assert upstream.written == answers
     assert (client.unread, upstream.unread) == (1, 1)
+
+
+async def test_what_the_server_negotiates_with_pgproxy_is_not_the_clients() -> None:
+    client = Scripted()
+    assert await relay_authentication(client, Scripted(backend.negotiate_protocol_version(0, []), OK))
+    assert client.written == [OK]
+
+
+@pytest.mark.parametrize(
+    "message", [backend.negotiate_protocol_version(3, []), backend.negotiate_protocol_version(0, [b"_pq_.x"])]
+)
+async def test_a_server_may_only_answer_what_was_asked(message: bytes) -> None:
+    client = Scripted()
+    with pytest.raises(UpstreamNotTrusted):
+        await relay_authentication(client, Scripted(message, OK))
+    assert client.written == []
+    with pytest.raises(UpstreamNotTrusted):
+        await login(Scripted(message, OK), "app", None)
 
 
 async def test_an_error_response_ends_it() -> None:

@@ -155,10 +155,11 @@ class Proxy:
     async def connect(self) -> Client:
         return Client(*await asyncio.open_connection("127.0.0.1", self.port))
 
-    async def start(self, *parameters: tuple[bytes, bytes], user: bytes = b"agent") -> Client:
+    async def start(self, *parameters: tuple[bytes, bytes], user: bytes = b"agent", minor: int = 0) -> Client:
         """A session; the connection's first packet has these parameters beside user and database."""
         client = await self.connect()
-        client.send(startup.startup_message([(b"user", user), (b"database", b"postgres"), *parameters]))
+        fixed = [(b"user", user), (b"database", b"postgres")]
+        client.send(startup.startup_message([*fixed, *parameters], minor=minor))
         for kind, data in await client.until_ready():
             if kind == tags.BACKEND_KEY_DATA:
                 client.key = backend.read_backend_key_data(data)

@@ -70,14 +70,6 @@ async def test_settings_that_would_need_an_approval_are_refused(
         assert not p.trail.entries
 
 
-async def test_protocol_2_is_refused(server: EmbeddedServer) -> None:
-    async with proxy(trusting(server)) as p:
-        client = await p.connect()
-        client.send(startup.startup_message([(b"user", b"agent")], major=2))
-        assert (await client.fatal())["C"] == "0A000"
-        await client.close()
-
-
 async def test_what_the_agent_says_is_taken_out_and_kept(server: EmbeddedServer) -> None:
     async with proxy(trusting(server)) as p:
         client = await p.start(
@@ -92,15 +84,71 @@ async def test_what_the_agent_says_is_taken_out_and_kept(server: EmbeddedServer)
         await client.close()
 
 
-async def test_newer_minor_versions_and_options_are_negotiated(server: EmbeddedServer) -> None:
+@pytest.mark.parametrize("minor", [0, 1, 2, 3, 9999])
+@pytest.mark.parametrize("option", [[], [(b"_pq_.shiny", b"1"), (b"_pq_.b", b"")]])
+async def test_versions_are_negotiated_as_the_server_does(
+    server: EmbeddedServer, minor: int, option: list[tuple[bytes, bytes]]
+) -> None:
+    """Up to the ReadyForQuery, the same messages of the same length; only the keys differ."""
+    packet = startup.startup_message([(b"user", b"agent"), (b"database", b"postgres"), *option], minor=minor)
     async with proxy(trusting(server)) as p:
-        client = await p.connect()
-        client.send(
-            startup.startup_message([(b"user", b"agent"), (b"database", b"postgres"), (b"_pq_.shiny", b"1")], minor=2)
-        )
-        seen = await client.until_ready()
-        assert seen[0][0] == tags.NEGOTIATE_PROTOCOL_VERSION and b"_pq_.shiny" in seen[0][1]
-        await client.close()
+        said = []
+        for client in (await p.connect(), await direct(server)):
+            client.send(packet)
+            seen = await client.until_ready()
+            said.append([(kind, len(data) if kind == tags.BACKEND_KEY_DATA else data) for kind, data in seen])
+            await client.close()
+        assert sorted(said[0]) == sorted(said[1])
+        assert said[0][0] == said[1][0]  # the negotiation comes before authentication
+
+
+@pytest.mark.parametrize("major", [1, 2, 4])
+async def test_other_protocols_are_refused_as_the_server_does(server: EmbeddedServer, major: int) -> None:
+    packet = startup.startup_message([(b"user", b"agent")], major=major)
+    async with proxy(trusting(server)) as p:
+        said = []
+        for client in (await p.connect(), await direct(server)):
+            client.send(packet)
+            said.append(await client.reader.read())
+            await client.close()
+        text = f"unsupported frontend protocol {major}.0: server supports 3.0 to 3.2".encode()
+        assert all(text in words for words in said)
+        if major < 3:
+            assert said[0] == said[1] == b"EFATAL:  " + text + b"\n\0"
+
+
+async def direct(server: EmbeddedServer) -> Client:
+    return Client(*await asyncio.open_unix_connection(f"{server.socket_dir}/.s.PGSQL.{server.port}"))
+
+
+async def test_an_encoding_from_alter_role_is_refused(server: EmbeddedServer) -> None:
+    async with proxy(trusting(server)) as p:
+        admin = await direct(server)
+        admin.send(startup.startup_message([(b"user", b"postgres"), (b"database", b"postgres")]))
+        await admin.until_ready()
+        await admin.query(b"create role shifty superuser login")
+        await admin.query(b"alter role shifty set client_encoding = 'SJIS'")
+        await admin.query(b"alter role agent set search_path = 'nowhere'")
+        try:
+            hba = server.data_dir / "pg_hba.conf"
+            before = hba.read_text()
+            hba.write_text("local all shifty trust\n" + before)
+            await admin.query(b"select pg_reload_conf()")
+            said = await p.refused(user=b"shifty")
+            assert (said["C"], said["H"]) == ("0A000", "use UTF8")
+            client = await p.start((b"client_encoding", b"UTF8"), user=b"shifty")
+            await client.close()
+            client = await p.start()
+            assert client.parameters[b"search_path"] == b"nowhere"
+            (live,) = [v for v in p.listener._sessions.values() if v.started.agent == "agent"]
+            assert live.started.settings.environment.search_path == ("nowhere",)
+            await client.close()
+        finally:
+            await admin.query(b"alter role agent reset search_path")
+            await admin.query(b"drop role shifty")
+            hba.write_text(before)
+            await admin.query(b"select pg_reload_conf()")
+            await admin.close()
 
 
 async def test_passthrough_relays_the_servers_refusal(server: EmbeddedServer) -> None:
@@ -146,16 +194,23 @@ async def test_too_many_sessions(server: EmbeddedServer) -> None:
 # cancel
 
 
-async def test_cancel_needs_the_key(server: EmbeddedServer) -> None:
+@pytest.mark.parametrize("minor", [0, 2])
+async def test_cancel_needs_the_key(server: EmbeddedServer, minor: int) -> None:
     async with proxy(trusting(server)) as p:
-        client = await p.start()
+        client = await p.start(minor=minor)
         pid, secret = client.key
+        assert len(secret) == (32 if minor == 2 else 4)
         assert values(await client.query(b"select pg_backend_pid()")) == [str(pid).encode()]
         client.send(frontend.query(b"select pg_sleep(0.5)"))
-        for forged in (b"\x00" * 4, bytes(b ^ 1 for b in secret)):
+        forged = [b"\x00" * 4, bytes(b ^ 1 for b in secret), secret + b"\x00", secret[:-1] + b"\x00" * 4, b"x" * 256]
+        packets = [startup.cancel_request(pid, guess) for guess in forged]
+        packets += [startup.cancel_request(pid ^ 1, secret), startup.cancel_request(pid, secret[:3])]
+        packets += [startup.cancel_request(pid, secret + b"x" * 257)]
+        for packet in packets:
             other = await p.connect()
-            other.send(startup.cancel_request(pid, forged))
-            assert await other.reader.read() == b""
+            other.send(packet)
+            said = await other.reader.read()
+            assert said == b"" or b"C08P01" in said
             await other.close()
         assert not errors(await client.until_ready())
         client.send(frontend.query(b"select pg_sleep(30)"))

@@ -95,8 +95,13 @@ def test_negotiate_protocol_version() -> None:
     message = backend.negotiate_protocol_version(2, [b"_pq_.a", b"_pq_.b"])
     assert message == make("v", i32(3 << 16 | 2, 2) + b"_pq_.a\0_pq_.b\0")
     assert backend.read_negotiate_protocol_version(message) == (2, [b"_pq_.a", b"_pq_.b"])
-    for body in (b"", i32(2), i32(2, 1), i32(2, 0xFFFFFFFF) + b"a\0", i32(2, 1) + b"a", i32(2, 0) + b"a\0"):
+    v = 3 << 16 | 2
+    for body in (b"", i32(v), i32(v, 1), i32(v, 0xFFFFFFFF) + b"a\0", i32(v, 1) + b"a", i32(v, 0) + b"a\0", i32(2, 0)):
         refused(backend.read_negotiate_protocol_version, make("v", body))
+
+
+def test_an_error_of_the_protocols_before_3_is_one_line() -> None:
+    assert backend.old_error_response("FATAL", "no") == b"EFATAL:  no\n\0"
 
 
 def test_error_response_has_the_fields_in_order() -> None:
