@@ -159,9 +159,14 @@ class Limits(_Section):
     message_bytes: int = Field(default=256 * 1024 * 1024, ge=64 * 1024, le=1024**3)  # the server's own limit: 1 GB
     statement_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, le=1024**3)
     parked_backlog_bytes: int = Field(default=16 * 1024 * 1024, ge=64 * 1024)
+    startups: int = Field(default=500, ge=1)
     sessions: int = Field(default=1000, ge=1)
+    sessions_per_agent: int = Field(default=500, ge=0)  # 0: no limit of its own
     parked: int = Field(default=1000, ge=1)
+    parked_per_agent: int = Field(default=100, ge=0)
     startup_timeout_s: float = Field(default=60.0, gt=0, le=3600)  # PostgreSQL's authentication_timeout is 60 s
+    idle_timeout_s: float = Field(default=0.0, ge=0)  # 0: never, as the server's idle_session_timeout
+    idle_in_transaction_timeout_s: float = Field(default=0.0, ge=0)
     approval_timeout_s: float = Field(default=600.0, gt=0, le=30 * 86400)
     drain_timeout_s: float = Field(default=30.0, ge=0, le=3600)
 

@@ -97,6 +97,14 @@ class UpstreamLost(ProxyError, sqlstate="08006", severity="FATAL", log_level=log
     """The server went away in the middle of a session."""
 
 
+class IdleTimeout(ProxyError, sqlstate="57P05", severity="FATAL"):
+    """The session was idle too long."""
+
+
+class IdleInTransactionTimeout(ProxyError, sqlstate="25P03", severity="FATAL"):
+    """The session was idle too long inside a transaction."""
+
+
 class ShuttingDown(ProxyError, sqlstate="57P01", severity="FATAL"):
     """pgproxy is stopping, or an administrator ended the session."""
 

@@ -21,6 +21,7 @@ from pgproxy.catalog.analyzer import CatalogAnalyzer
 from pgproxy.channel import Channel, ChannelError
 from pgproxy.config import AuthMode, Settings
 from pgproxy.metrics import WorkerMetrics
+from pgproxy.net.admission import Places
 from pgproxy.net.auth import AgentAuthenticator
 from pgproxy.net.errands import Errands
 from pgproxy.net.listener import Listener, ListenerOptions
@@ -60,7 +61,7 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
         analyzer=analysers if catalogs is None else CatalogAnalyzer(analysers, catalogs),
         metrics=metrics,
         errands=errands,
-        parking=Parking(settings.limits.parked),
+        parking=Parking(settings.limits.parked, settings.limits.parked_per_agent),
         catalog=NoCatalog() if catalogs is None else SharedCatalog(catalogs, channel, errands),
     )
 
@@ -80,8 +81,14 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
                 message_bytes=settings.limits.message_bytes,
                 parked_backlog_bytes=settings.limits.parked_backlog_bytes,
             ),
-            max_sessions=settings.limits.sessions,
+            places=Places(
+                startups=settings.limits.startups,
+                sessions=settings.limits.sessions,
+                sessions_per_agent=settings.limits.sessions_per_agent,
+            ),
             startup_timeout_s=settings.limits.startup_timeout_s,
+            idle_timeout_s=settings.limits.idle_timeout_s,
+            idle_in_transaction_timeout_s=settings.limits.idle_in_transaction_timeout_s,
         ),
         cancel_elsewhere,
     )

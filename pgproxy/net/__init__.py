@@ -2,7 +2,7 @@
 
 Owns every task and transport. Must not know: what a statement means, the store's tables, the HTTP API.
 
-* `listener` accepts connections and keeps the directory of live sessions,
+* `listener` accepts connections and keeps the directory of live sessions, `admission` counts them,
 * `startup` brings one connection from its first byte to ReadyForQuery (`auth` and `scram` for who it is),
 * `relay` feeds `session.Session` with events and performs its effects in order,
 * `upstream` connects to the server, `cancel` routes CancelRequests, `errands` sees to calls nobody waits for.

@@ -13,8 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from classifier.model import Classification
-from pgproxy.errors import InternalError, ProxyError, ShuttingDown, TooManySessions
+from pgproxy.errors import (
+    IdleInTransactionTimeout,
+    IdleTimeout,
+    InternalError,
+    ProxyError,
+    ShuttingDown,
+)
 from pgproxy.net import auth, startup
+from pgproxy.net.admission import Admission, Places, Visit
 from pgproxy.net.endpoint import Endpoint
 from pgproxy.net.greeting import ProtocolTooOld, read_greeting
 from pgproxy.net.ports import Services
@@ -32,6 +39,7 @@ from pgproxy.session.refusals import error_response
 
 _log = logging.getLogger("pgproxy.net")
 _GOODBYE_S = 5.0
+_LONGEST_SWEEP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +49,10 @@ class ListenerOptions:
     console: str
     notice: bool = True
     limits: Limits = field(default_factory=Limits)
-    max_sessions: int = 1000
+    places: Places = field(default_factory=Places)
     startup_timeout_s: float = 60.0
+    idle_timeout_s: float = 0.0  # 0: never
+    idle_in_transaction_timeout_s: float = 0.0
 
 
 @dataclass(eq=False, slots=True)
@@ -98,7 +108,7 @@ class Listener:
         self._keys: dict[int, list[LiveSession]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._server: asyncio.Server | None = None
-        self._connections = 0
+        self._admission = Admission(options.places)
         self._draining = False
 
     async def start(self, tasks: asyncio.TaskGroup, sock: socket.socket) -> None:
@@ -106,6 +116,7 @@ class Listener:
         self._tasks = tasks
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Endpoint(self._connected), sock=sock, backlog=1024)
+        self._sweep_later()
 
     async def stop(self) -> None:
         """No new sessions; those that are live are ended."""
@@ -144,6 +155,38 @@ class Listener:
         if not self._keys[pid]:
             del self._keys[pid]
 
+    # idle sessions: one timer for all of them looks from time to time, so that a statement costs none
+
+    def _sweep_later(self) -> None:
+        timeouts = [t for t in (self._options.idle_timeout_s, self._options.idle_in_transaction_timeout_s) if t]
+        if timeouts and not self._draining:
+            asyncio.get_running_loop().call_later(min(min(timeouts) / 10, _LONGEST_SWEEP_S), self._sweep)
+
+    def _sweep(self) -> None:
+        now = time.time()
+        for live in list(self._sessions.values()):
+            self._end_if_idle(live, now)
+        self._sweep_later()
+
+    def _end_if_idle(self, live: LiveSession, now: float) -> None:
+        relay, options = live.relay, self._options
+        if not relay.is_idle:
+            return
+        idle_s = now - relay.last_event_at
+        if relay.transaction_status == "I":
+            if options.idle_timeout_s and idle_s >= options.idle_timeout_s:
+                relay.ended_because = "idle too long"
+                hint = "connect again; the operator can raise limits.idle_timeout_s"
+                error: ProxyError = IdleTimeout("terminating connection due to idle-session timeout", hint=hint)
+                relay.dispatch(events.EndRequested(error.message, error))
+        elif options.idle_in_transaction_timeout_s and idle_s >= options.idle_in_transaction_timeout_s:
+            relay.ended_because = "idle in a transaction too long"
+            error = IdleInTransactionTimeout(
+                "terminating connection due to idle-in-transaction timeout",
+                hint="end transactions; the operator can raise limits.idle_in_transaction_timeout_s",
+            )
+            relay.dispatch(events.EndRequested(error.message, error))
+
     # one connection
 
     def _connected(self, client: Endpoint) -> None:
@@ -151,9 +194,10 @@ class Listener:
         self._tasks.create_task(self._serve(client))
 
     async def _serve(self, client: Endpoint) -> None:
-        self._connections += 1
+        visit: Visit | None = None
         try:
-            await self._welcome(client)
+            visit = self._admission.arrive()
+            await self._welcome(client, visit)
         except (ConnectionResetError, TimeoutError, Refused):
             pass  # nobody to tell, or told already
         except auth.UpstreamRefused as refused:
@@ -172,10 +216,11 @@ class Listener:
             _log.exception("internal error in start-up")
             client.write(error_response(InternalError("pgproxy: internal error; the connection is closed")))
         finally:
-            self._connections -= 1
+            if visit is not None:
+                visit.leave()
             client.close()
 
-    async def _welcome(self, client: Endpoint) -> None:
+    async def _welcome(self, client: Endpoint, visit: Visit) -> None:
         async with asyncio.timeout(self._options.startup_timeout_s):
             packet = await startup.read_first_packet(client)
             if isinstance(packet, CancelRequest):
@@ -184,12 +229,17 @@ class Listener:
                 return
             if self._draining:
                 raise ShuttingDown("pgproxy: shutting down, no new sessions")
-            if self._connections > self._options.max_sessions:
-                raise TooManySessions("sorry, too many clients already", hint="raise limits.sessions")
+            visit.begin()
             greeting = read_greeting(packet, self._policy.mode, self._classify)
             started = await startup.authenticate_and_connect(
-                client, greeting, self._access, self._services.upstream, self._services.catalog.state
+                client,
+                greeting,
+                self._access,
+                self._services.upstream,
+                self._services.catalog.state,
+                visit.identified,
             )
+        visit.started()
         await self._run(client, started)
 
     async def _run(self, client: Endpoint, started: Started) -> None:

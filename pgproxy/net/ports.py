@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -56,19 +57,28 @@ class Metrics(Protocol):
 
 @dataclass(slots=True)
 class Parking:
-    """How many statements of this worker may wait for a human at once."""
+    """How many statements of this worker, and of one agent here, may wait for a human at once."""
 
     limit: int
+    per_agent: int = 0  # 0: no limit of its own
     occupied: int = 0
+    by_agent: Counter[str] = field(default_factory=Counter)
 
-    def enter(self) -> bool:
+    def enter(self, agent: str) -> str | None:
+        """Takes a place; or gives the configuration's key of the limit that is reached."""
         if self.occupied >= self.limit:
-            return False
+            return "limits.parked"
+        if self.per_agent and self.by_agent[agent] >= self.per_agent:
+            return "limits.parked_per_agent"
         self.occupied += 1
-        return True
+        self.by_agent[agent] += 1
+        return None
 
-    def leave(self) -> None:
+    def leave(self, agent: str) -> None:
         self.occupied -= 1
+        self.by_agent[agent] -= 1
+        if not self.by_agent[agent]:
+            del self.by_agent[agent]
 
 
 @dataclass(frozen=True, slots=True)

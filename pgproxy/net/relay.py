@@ -56,10 +56,15 @@ class Relay:
         self.parked_since: float | None = None
         self.approval_id: str | None = None
         self.ended_because = "closed"
+        self.last_event_at = time.time()
 
     @property
     def transaction_status(self) -> str:
         return self._session.transaction_status
+
+    @property
+    def is_idle(self) -> bool:
+        return self._session.is_idle and not self._closing.is_set()
 
     async def run(self) -> None:
         """Returns when the session is over; every task it started is over then, too."""
@@ -80,8 +85,9 @@ class Relay:
         the event so far is lost with it."""
         if self._broken:
             return
+        now = self.last_event_at = time.time()
         try:
-            self._perform(self._session.handle(event, time.time()))
+            self._perform(self._session.handle(event, now))
         except Exception:
             _log.exception("session=%s internal error, closing both sides", self._id)
             self._broken = True
@@ -224,19 +230,21 @@ class Relay:
 
     async def _open(self, request: ApprovalRequest) -> None:
         services = self._services
-        if not services.parking.enter():
-            self.dispatch(events.ApprovalOpened(None, limit_reached=True))
+        agent = request.requester.agent
+        full = services.parking.enter(agent)
+        if full is not None:
+            self.dispatch(events.ApprovalOpened(None, limit=full))
             return
         try:
             opened = await services.approvals.open(request)
         except StoreUnavailable:
-            services.parking.leave()
+            services.parking.leave(agent)
             _log.warning("session=%s approval store not available, statement refused", self._id)
             self.dispatch(events.ApprovalOpened(None))
             return
         waiting = self._waiting = self._start(self._wait(opened.id))
         # Not in the task itself: one cancelled before its first step never runs.
-        waiting.add_done_callback(lambda _: services.parking.leave())
+        waiting.add_done_callback(lambda _: services.parking.leave(agent))
         self.dispatch(events.ApprovalOpened(opened))
 
     async def _wait(self, approval_id: str) -> None:

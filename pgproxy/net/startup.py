@@ -84,26 +84,34 @@ async def authenticate_and_connect(
     access: Access,
     upstream: Upstream,
     catalog: Callable[[str], tuple[int, bool]] = lambda _: (0, False),
+    identified: Callable[[str], None] = lambda _: None,
 ) -> Started:
     """Both authentications and the server's greeting. Raises ProxyError, or auth.UpstreamRefused with the server's
-    own words; the server's connection is closed then."""
+    own words; the server's connection is closed then. `identified` is told the agent once it has proved to be that,
+    and may raise."""
     if greeting.negotiate is not None:
         client.write(greeting.negotiate)
     if access.authenticator is not None:
-        started = await _broker(client, greeting, access, access.authenticator, upstream)
+        started = await _broker(client, greeting, access, access.authenticator, upstream, identified)
     else:
-        started = await _passthrough(client, greeting, access, upstream)
+        started = await _passthrough(client, greeting, access, upstream, identified)
     started.settings.follow(started.db_user, lambda: catalog(greeting.database))
     return started
 
 
 async def _broker(
-    client: Endpoint, greeting: Greeting, access: Access, authenticator: auth.AgentAuthenticator, upstream: Upstream
+    client: Endpoint,
+    greeting: Greeting,
+    access: Access,
+    authenticator: auth.AgentAuthenticator,
+    upstream: Upstream,
+    identified: Callable[[str], None],
 ) -> Started:
     await authenticator.authenticate(client, greeting.user)
     account = access.accounts[greeting.user]
     if account.databases and greeting.database not in account.databases:
         raise InvalidAuthorization(f'pgproxy: agent "{account.name}" may not connect to database "{greeting.database}"')
+    identified(account.name)
     server = await upstream.connect()
     try:
         server.write(_packet(account.upstream_user.encode(), greeting))
@@ -114,12 +122,15 @@ async def _broker(
         raise
 
 
-async def _passthrough(client: Endpoint, greeting: Greeting, access: Access, upstream: Upstream) -> Started:
+async def _passthrough(
+    client: Endpoint, greeting: Greeting, access: Access, upstream: Upstream, identified: Callable[[str], None]
+) -> Started:
     server = await upstream.connect()
     try:
         server.write(_packet(greeting.raw_user, greeting))
         if not await auth.relay_authentication(client, server):
             raise Refused
+        identified(greeting.user)
         owner = access.owners.get(greeting.user, access.default_owner)
         return await _greet(client, server, greeting, greeting.user, owner, greeting.user, access.mode)
     except BaseException:

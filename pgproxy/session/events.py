@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from classifier.model import Classification
+from pgproxy.errors import ProxyError
 from pgproxy.session.ports import OpenedApproval, ResolvedApproval
 
 
@@ -42,9 +43,11 @@ class CancelRequested:
 
 @dataclass(frozen=True, slots=True)
 class EndRequested:
-    """An administrator, or pgproxy's own shutdown, ends the session; `reason` is for the client."""
+    """An administrator, or pgproxy's own shutdown, ends the session; `reason` is for the client, who is told
+    `error` where it is another than 57P01."""
 
     reason: str
+    error: ProxyError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,10 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalOpened:
-    """The answer to `effects.OpenApproval`; None when the store did not answer."""
+    """The answer to `effects.OpenApproval`; None when the store did not answer or was not asked."""
 
     opened: OpenedApproval | None
-    limit_reached: bool = False
+    limit: str | None = None  # the configuration's key of the limit that was reached
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,8 +235,11 @@ class Judgement:
         if event.opened is None:
             unit.decision = "blocked"
             unit.refusal = (
-                TooManyParked("pgproxy: too many statements are waiting for approval", hint="try again later")
-                if event.limit_reached
+                TooManyParked(
+                    "pgproxy: too many statements are waiting for approval",
+                    hint=f"try again once some are decided; the operator can raise {event.limit}",
+                )
+                if event.limit is not None
                 else StoreDown(
                     "pgproxy: the approval store does not answer, so this statement cannot be decided",
                     hint="try again later; ordinary statements go on",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from classifier.catalog import changes_catalog
 from classifier.model import Classification
-from pgproxy.errors import BacklogTooLarge, ConnectionProtocolViolation, ShuttingDown, UpstreamLost
+from pgproxy.errors import BacklogTooLarge, ConnectionProtocolViolation, ProxyError, ShuttingDown, UpstreamLost
 from pgproxy.protocol import backend, frontend, tags
 from pgproxy.protocol.framing import (
     BACKEND_PASS_THROUGH,
@@ -72,6 +72,18 @@ class Session:
     def is_leaving(self) -> bool:
         """Whether the server was told goodbye and is expected to close."""
         return self._.state is GateState.LEAVING
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is asked of anybody: the client has every answer, and not even begun its next message."""
+        c = self._
+        return (
+            c.state is GateState.OPEN
+            and c.replies.settled
+            and not self._gate.inbox_bytes
+            and not self._from_client.pending_bytes
+            and not self._from_client.mid_message
+        )
 
     @property
     def transaction_status(self) -> str:
@@ -209,7 +221,7 @@ class Session:
             c.emit(effects.CancelServer())
 
     def on_end_requested(self, event: EndRequested) -> None:
-        self._fail(ShuttingDown(event.reason))
+        self._fail(event.error or ShuttingDown(event.reason))
 
     # answers to effects
 
@@ -363,9 +375,7 @@ class Session:
     def _violated(self, violation: ProtocolViolation) -> None:
         self._fail(ConnectionProtocolViolation(violation.message), violation.sqlstate)
 
-    def _fail(
-        self, error: ConnectionProtocolViolation | ShuttingDown | BacklogTooLarge, sqlstate: str | None = None
-    ) -> None:
+    def _fail(self, error: ProxyError, sqlstate: str | None = None) -> None:
         """Tell the client why, and end both connections."""
         c = self._
         self._withdraw_if_asked(error.message)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pgproxy.config import ConfigError, Mode, Settings, build, load
+from pgproxy.config import ConfigError, Limits, Mode, Settings, build, load
 from pgproxy.document import Document
 
 BROKER = """\
@@ -280,3 +281,9 @@ def test_build_checks_what_did_not_come_from_a_file() -> None:
     with pytest.raises(ConfigError, match="pgproxy up: policy"):
         build(Document("pgproxy up", {"policy": "x"}), {})
     assert build(Document("pgproxy up", {"workers": 2}), {}).workers == 2
+
+
+def test_every_limit_stands_in_the_readme_with_its_default() -> None:
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| `(\w+)` \| ([0-9.]+) \|", readme, re.MULTILINE))
+    assert {name: float(value) for name, value in table.items()} == Limits().model_dump()

@@ -195,10 +195,11 @@ async def proxy(
     authenticator: AgentAuthenticator | None = None,
     accounts: dict[str, AgentAccount] | None = None,
     parked: int = 10,
+    parked_per_agent: int = 0,
     **options: Any,
 ) -> AsyncIterator[Proxy]:
     store, trail, errands = Store(), Trail(), Errands()
-    services = Services(upstream, store, trail, Analyzer(), NullMetrics(), errands, Parking(parked))
+    services = Services(upstream, store, trail, Analyzer(), NullMetrics(), errands, Parking(parked, parked_per_agent))
     access = Access(mode, authenticator, accounts or {}, {"agent": "alice"})
 
     async def nowhere(_pid: int, _secret: bytes) -> None:

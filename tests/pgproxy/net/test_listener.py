@@ -184,13 +184,6 @@ async def test_an_unreachable_server_is_08001(server: EmbeddedServer) -> None:
             assert (await p.refused())["C"] == "08001"
 
 
-async def test_too_many_sessions(server: EmbeddedServer) -> None:
-    async with proxy(trusting(server), max_sessions=1) as p:
-        client = await p.start()
-        assert (await p.refused())["C"] == "53300"
-        await client.close()
-
-
 # cancel
 
 

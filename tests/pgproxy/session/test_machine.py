@@ -115,7 +115,7 @@ def test_claim_lost_or_in_doubt_runs_nothing(ok: bool | None) -> None:
 def test_store_down_or_too_many_parked(limit: bool, sqlstate: str) -> None:
     play = Playbook()
     play >> sends(DROP) << effects.OpenApproval
-    play >> events.ApprovalOpened(None, limit_reached=limit) << effects.Record
+    play >> events.ApprovalOpened(None, limit="limits.parked" if limit else None) << effects.Record
     assert play.recorded["decision"] == "blocked"
     play >> events.Recorded(True) << effects.ToServer
     assert swapped(play)["C"] == sqlstate
