@@ -55,6 +55,13 @@ class AuthMode(StrEnum):
     BROKER = "broker"
 
 
+class Replication(StrEnum):
+    """What becomes of replication connections in `enforce`: refused, or parked for a human."""
+
+    DENY = "deny"
+    APPROVE = "approve"
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -178,6 +185,7 @@ class Settings(_Section):
     api: Api = Api()
     mode: Mode = Mode.ENFORCE
     notice: bool = True
+    replication: Replication = Replication.DENY
     tls: Tls = Tls()
     upstream: Upstream = Upstream()
     auth: Auth = Auth()

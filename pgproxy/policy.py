@@ -15,12 +15,22 @@ from classifier.model import UNPRIVILEGED, Classification
 BUILT_IN_RULE = "built-in"
 BUILT_IN_VERSION = "built-in-1"
 
+# The kind of the one "statement" that a start-up packet asking for replication amounts to.
+REPLICATION_START = "ReplicationStart"
+
 
 class Mode(StrEnum):
     """`observe` classifies and audits; it never parks or denies."""
 
     ENFORCE = "enforce"
     OBSERVE = "observe"
+
+
+class Replication(StrEnum):
+    """What becomes of a replication connection: none of them, or those that a human approves."""
+
+    DENY = "deny"
+    APPROVE = "approve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,7 @@ class Policy:
     mode: Mode = Mode.ENFORCE
     approval_timeout_s: float = 600.0
     version: str = BUILT_IN_VERSION
+    replication: Replication = Replication.DENY
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +73,12 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """Refuse without asking."""
+    """Refuse without asking. `unsupported`: it is not offered here to anybody."""
 
     rule: str
     reason: str
     hint: str | None = None
+    unsupported: bool = False
 
 
 Decision = Forward | Park | Deny
@@ -89,6 +101,13 @@ def decide(classification: Classification, identity: Identity, policy: Policy) -
         return Forward(BUILT_IN_RULE)
     if policy.mode is Mode.OBSERVE:
         return Forward(BUILT_IN_RULE, observed=True)
+    if policy.replication is Replication.DENY and any(s.kind == REPLICATION_START for s in classification.statements):
+        return Deny(
+            BUILT_IN_RULE,
+            "a replication connection reads the whole server",
+            "connect to the server itself for replication, or ask the operator to set replication: approve",
+            unsupported=True,
+        )
     if identity.owner is None:
         return Deny(
             BUILT_IN_RULE,

@@ -28,7 +28,7 @@ from pgproxy.net.listener import Listener, ListenerOptions
 from pgproxy.net.ports import NoCatalog, Parking, Services
 from pgproxy.net.startup import Access, AgentAccount
 from pgproxy.net.upstream import Upstream
-from pgproxy.policy import Mode, Policy
+from pgproxy.policy import Mode, Policy, Replication
 from pgproxy.session.context import Limits
 from pgproxy.store import open_pool
 
@@ -212,7 +212,11 @@ def access_of(settings: Settings, mock_key: bytes) -> Access:
 
 def policy_of(settings: Settings) -> Policy:
     """The policy in force."""
-    return Policy(Mode(settings.mode.value), settings.limits.approval_timeout_s)
+    return Policy(
+        Mode(settings.mode.value),
+        settings.limits.approval_timeout_s,
+        replication=Replication(settings.replication.value),
+    )
 
 
 def console_url(settings: Settings) -> str:

@@ -44,6 +44,7 @@ class Greeting:
     said: dict[str, str]  # pgproxy.* settings
     minor: int  # of the protocol spoken with the client
     negotiate: bytes | None
+    replication: str | None  # `database`, `true`
 
     @property
     def secret_bytes(self) -> int:
@@ -75,16 +76,13 @@ def read_greeting(message: StartupMessage, mode: Mode, classify: Callable[[str],
     if not raw_user:
         raise InvalidAuthorization("no PostgreSQL user name specified in startup packet")
     raw_database = message.get(b"database") or raw_user
-    replication = message.get(b"replication")
-    if replication is not None and replication.lower() not in (b"false", b"off", b"no", b"0", b"f", b"n"):
-        raise FeatureNotSupported(
-            "pgproxy: replication connections are not supported",
-            hint="connect to the server itself for replication",
-        )
+    replication = _read_replication(message.get(b"replication"))
     # The server applies `options` first, so that the packet's other settings win.
     said: dict[str, str] = {}
     options = _judge_options(message.get(b"options"), said, mode, classify)
     parameters: list[tuple[bytes, bytes]] = [(b"options", options)] if options else []
+    if replication is not None:
+        parameters.append((b"replication", replication.encode()))
     unrecognised: list[bytes] = []
     for name, value in message.parameters:
         if name.startswith(b"_pq_."):
@@ -106,7 +104,22 @@ def read_greeting(message: StartupMessage, mode: Mode, classify: Callable[[str],
         said,
         minor,
         negotiate,
+        replication,
     )
+
+
+def _read_replication(value: bytes | None) -> str | None:
+    """`database`, `true` or None, as the server reads it: that one word exactly, else a boolean, which may be cut
+    short and written in any case. The session decides what becomes of it."""
+    if value is None or value == b"database":
+        return None if value is None else "database"
+    word = value.lower()
+    if (word and any(whole.startswith(word) for whole in (b"true", b"yes"))) or word in (b"on", b"1"):
+        return "true"
+    if (word and any(whole.startswith(word) for whole in (b"false", b"no"))) or word in (b"of", b"off", b"0"):
+        return None
+    shown = value.decode("utf-8", "backslashreplace")
+    raise ProtocolViolation(f'invalid value for parameter "replication": "{shown}"', "22023")
 
 
 def _name(value: bytes, what: str, mode: Mode) -> str:

@@ -267,6 +267,7 @@ class Listener:
             console=self._options.console,
             notice=self._options.notice and greeting.said.get("notice") != "off",
             limits=self._options.limits,
+            replication=greeting.replication,
         )
         relay = Relay(
             Session(context), session_id, client, started.server, self._services, started.key, greeting.database
@@ -278,7 +279,7 @@ class Listener:
         self._services.audit.append_soon(evidence.session_entry("session_start", requester, live.since))
         _log.info("session=%s started agent=%s", session_id, started.agent)
         try:
-            await relay.run()
+            await relay.run(started.withheld)
         except BaseException:
             started.server.abort()  # a bug, or the worker is going: the server must not go on with it
             raise

@@ -66,10 +66,13 @@ class Relay:
     def is_idle(self) -> bool:
         return self._session.is_idle and not self._closing.is_set()
 
-    async def run(self) -> None:
-        """Returns when the session is over; every task it started is over then, too."""
+    async def run(self, withheld: bytes | None = None) -> None:
+        """Returns when the session is over; every task it started is over then, too. `withheld`: the ReadyForQuery of
+        a replication connection, which is judged before the first byte of the client."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
+            if withheld is not None:
+                self.dispatch(events.ReplicationRequested(withheld))
             self._client.hand_over(self._from_client, self._client_ended, self._client_writable)
             self._server.hand_over(self._from_server, self._server_ended, self._server_writable)
             await self._closing.wait()

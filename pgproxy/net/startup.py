@@ -58,6 +58,8 @@ class Started:
     settings: Settings
     key: tuple[int, bytes]  # the server's own cancel key
     client_key: tuple[int, bytes]  # the one the client was given
+    # Of a replication connection, which the session has to admit first: the ReadyForQuery the client has not got.
+    withheld: bytes | None = None
 
 
 async def read_first_packet(client: Endpoint) -> StartupMessage | CancelRequest:
@@ -111,6 +113,11 @@ async def _broker(
     account = access.accounts[greeting.user]
     if account.databases and greeting.database not in account.databases:
         raise InvalidAuthorization(f'pgproxy: agent "{account.name}" may not connect to database "{greeting.database}"')
+    if account.databases and greeting.replication is not None:
+        raise InvalidAuthorization(
+            f'pgproxy: agent "{account.name}" may not open a replication connection',
+            detail="replication reads every database, and the agent may connect to certain ones only",
+        )
     identified(account.name)
     server = await upstream.connect()
     try:
@@ -175,6 +182,8 @@ async def _greet(
                 pass
             case _:
                 raise ProtocolViolation(f"the server sent an unexpected message {chr(kind)!r} during start-up")
+        if kind == tags.READY_FOR_QUERY and greeting.replication is not None:
+            return Started(greeting, agent, owner, db_user, server, settings, key, client_key, message)
         client.write(message)
         if kind == tags.READY_FOR_QUERY:
             return Started(greeting, agent, owner, db_user, server, settings, key, client_key)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from classifier.model import Classification, Environment
+from pgproxy.errors import ProxyError
 from pgproxy.policy import Identity, Policy
 from pgproxy.protocol import frontend
 from pgproxy.session.effects import Effect, ToServer
@@ -16,6 +17,7 @@ from pgproxy.session.runs import StatementRun
 from pgproxy.session.settings import Settings
 from pgproxy.session.statements import Statements
 from pgproxy.session.states import GateState
+from pgproxy.session.units import Unit
 
 Lookup = Callable[[str, Environment], Classification | None]
 
@@ -45,6 +47,9 @@ class Context:
     console: str
     notice: bool = True
     limits: Limits = field(default_factory=Limits)
+    replication: str | None = None  # `true` or `database`, as the server was asked for it
+    admission: Unit | None = None  # what let a replication connection begin
+    fatal: ProxyError | None = None  # ends the session, in place of an answer
     now: float = 0.0
     state: GateState = GateState.OPEN
     effects: list[Effect] = field(default_factory=list)

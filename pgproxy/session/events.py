@@ -10,6 +10,14 @@ from pgproxy.session.ports import OpenedApproval, ResolvedApproval
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicationRequested:
+    """The start-up packet asked for replication, and the server is ready: `ready` is its ReadyForQuery, which the
+    client has not got. Comes before anything else, if it comes."""
+
+    ready: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class FrontendData:
     """Bytes arrived from the client."""
 
@@ -87,7 +95,8 @@ class ClaimAnswered:
 
 
 Event = (
-    FrontendData
+    ReplicationRequested
+    | FrontendData
     | BackendData
     | ClientClosed
     | ServerClosed

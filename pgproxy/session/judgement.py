@@ -16,13 +16,14 @@ from pgproxy.errors import (
     AuditFull,
     Cancelled,
     Denied,
+    FeatureNotSupported,
     ProxyError,
     StoreDown,
     TooManyParked,
 )
 from pgproxy.policy import Deny, Forward, Park
 from pgproxy.protocol import backend, frontend, tags
-from pgproxy.session import effects, evidence, refusals
+from pgproxy.session import effects, evidence, refusals, replication
 from pgproxy.session.annotations import said_by_comment, said_by_set, told
 from pgproxy.session.context import Context
 from pgproxy.session.events import ApprovalOpened
@@ -32,6 +33,8 @@ from pgproxy.session.replies import Expected, ReplyKind
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.states import GateState
 from pgproxy.session.units import Unit, UnitKind
+
+_PROTOCOL = {UnitKind.QUERY: "simple", UnitKind.START_UP: "start-up"}
 
 
 class Judgement:
@@ -86,6 +89,14 @@ class Judgement:
         run.unrecorded_sql = sql
         return run
 
+    def begin_replication(self, kind: str, ready: bytes) -> None:
+        """The start-up of a replication connection, which ends the session if it is refused."""
+        c = self._
+        sql, classification = replication.start_up(kind)
+        unit = self.unit = Unit(UnitKind.START_UP, sql, [], [], c.now, c.next_statement_id())
+        unit.text, unit.classification, unit.ready = sql.decode(), classification, ready
+        self._decide(unit)
+
     def begin_uncertain(self, unit: Unit) -> None:
         """A Bind of a name that stands for nothing, or for more than one text."""
         self.unit = unit
@@ -103,6 +114,7 @@ class Judgement:
             classification.syntax_error is not None
             and not unit.probed
             and unit.kind is UnitKind.QUERY
+            and c.replication is None  # a walsender has no Parse
             and not isinstance(policy.decide(classification, c.identity, c.policy), Forward)
         )
 
@@ -146,11 +158,22 @@ class Judgement:
     def _decide(self, unit: Unit) -> None:
         c = self._
         assert unit.classification is not None
+        admission = c.admission
+        if admission is not None and admission.decision == "approved" and replication.is_command(unit.classification):
+            unit.covered, unit.decision, unit.rule = True, admission.decision, admission.rule
+            unit.approval_id, unit.reviewers = admission.approval_id, admission.reviewers
+            self._record(unit)
+            return
         decision = policy.decide(unit.classification, c.identity, c.policy)
         unit.rule = decision.rule
         match decision:
             case Forward(observed=observed):
                 unit.decision = "observed" if observed else "allowed"
+                self._record(unit)
+            case Deny(reason=reason, hint=hint, unsupported=True):
+                detail = f"{reason}; rule: {unit.rule}"
+                unit.refusal = FeatureNotSupported("pgproxy: replication is not supported", detail=detail, hint=hint)
+                unit.decision = "denied"
                 self._record(unit)
             case Deny(reason=reason, hint=hint):
                 unit.refusal = Denied("pgproxy: denied by policy", detail=f"{reason}; rule: {unit.rule}", hint=hint)
@@ -199,7 +222,7 @@ class Judgement:
                     context={
                         "statement_id": unit.statement_id,
                         "in_transaction": c.replies.transaction_status != tags.IDLE or c.replies.batch_open,
-                        "protocol": "simple" if unit.kind is UnitKind.QUERY else "extended",
+                        "protocol": _PROTOCOL.get(unit.kind, "extended"),
                         **({"executes": unit.executes} if unit.executes else {}),
                     },
                 )
@@ -219,7 +242,7 @@ class Judgement:
             repr(replace(c.settings.environment, catalog_version=0, catalog_changed=False)).encode(),
             repr(unit.parameter_types).encode(),
             unit.kind.value.encode(),
-            *unit.messages,
+            *(unit.messages or [unit.sql]),
         ]
         for part in parts:
             h.update(len(part).to_bytes(8, "big"))
@@ -368,15 +391,16 @@ class Judgement:
         """The trail holds the decision, or cannot: then the statement does not go on, whatever was decided."""
         c, unit = self._, self.unit
         assert unit is not None
-        approved = unit.decision == "approved" and unit.approval_id is not None
+        asked = unit.decision == "approved" and unit.approval_id is not None
+        approved = asked and not unit.covered
         if c.replies.skipping and not approved:
             self._skip(unit)
             return
-        if not ok or unit.cancelled or (approved and c.client_gone):
+        if not ok or unit.cancelled or (asked and c.client_gone):
             if approved and unit.approval_id is not None:
                 reason = "the audit trail is not available" if not ok else "cancelled by the client"
                 c.emit(effects.WithdrawApproval(unit.approval_id, reason))
-            if approved and c.client_gone:
+            if asked and c.client_gone:
                 c.abandoned = True
                 self._done()
                 return
@@ -416,7 +440,13 @@ class Judgement:
         run = StatementRun(
             unit.statement_id, unit.classification, c.now, unit.approval_id, unit.decision, unit.reviewers
         )
+        run.covered = unit.covered
         unit.run = run
+        if unit.kind is UnitKind.START_UP:
+            c.admission = unit
+            c.emit(effects.ToClient(unit.ready))
+            self._done()
+            return
         said = said_by_set(unit.text)
         if said is not None:
             c.requester = told(c.requester, *said)
@@ -469,12 +499,19 @@ class Judgement:
         c = self._
         assert unit.classification is not None
         run = StatementRun(unit.statement_id, unit.classification, c.now, decision=unit.decision, refused=True)
+        if unit.kind is UnitKind.START_UP:
+            assert unit.refusal is not None
+            run.sqlstate, run.finished_at = unit.refusal.sqlstate, c.now
+            c.ended.append(run)
+            c.fatal = unit.refusal
+            self._done()
+            return
         nonce = c.next_nonce()
         if unit.server_refuses:
             data, expected = refusals.in_failed_transaction(unit, run, nonce)
         else:
             assert unit.refusal is not None
-            data, expected = refusals.substitute(unit, run, unit.refusal, nonce)
+            data, expected = refusals.substitute(unit, run, unit.refusal, nonce, replication=c.replication is not None)
         c.replies.sent(expected)
         if expected.kind is ReplyKind.QUERY:
             c.segment += 1

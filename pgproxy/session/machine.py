@@ -29,11 +29,12 @@ from pgproxy.session.events import (
     Event,
     FrontendData,
     Recorded,
+    ReplicationRequested,
     ServerClosed,
 )
 from pgproxy.session.gate import Gate
 from pgproxy.session.judgement import Judgement
-from pgproxy.session.refusals import error_response
+from pgproxy.session.refusals import error_response, fatal_response
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.statements import PreparedStatement, sql_name
 from pgproxy.session.states import TABLE, GateState
@@ -112,6 +113,10 @@ class Session:
         produced, self._.effects = self._.effects, []
         return produced
 
+    def on_replication_requested(self, event: ReplicationRequested) -> None:
+        assert self._.replication is not None and self._.admission is None
+        self._judgement.begin_replication(self._.replication, event.ready)
+
     # the two connections
 
     def on_frontend_data(self, event: FrontendData) -> None:
@@ -141,6 +146,8 @@ class Session:
             for kind, data, count in self._from_server.feed(event.data):
                 if kind in (tags.DATA_ROW, tags.COPY_DATA):
                     c.replies.data(count, len(data))
+                    if c.admission is not None and c.admission.run is not None:
+                        c.admission.run.data_bytes += len(data)
                     if count:
                         c.emit(effects.Rows(count))
                     out.append(data)
@@ -257,6 +264,11 @@ class Session:
     # ends
 
     def _advance(self) -> None:
+        if self._.fatal is not None and self._.state is not GateState.CLOSED:
+            self._tell(fatal_response(self._.fatal))
+            self._.emit(effects.ToServer(frontend.TERMINATE))
+            self._close(None)
+            return
         try:
             self._gate.advance()
         except ProtocolViolation as violation:
@@ -352,7 +364,7 @@ class Session:
         if run.skipped:
             transaction = None
         c.emit(effects.RecordSoon(evidence.outcome_entry(run, c.requester, transaction, c.now)))
-        if run.approval_id is not None:
+        if run.approval_id is not None and not run.covered:
             succeeded = run.sqlstate is None and not run.skipped
             outcome = {
                 "command_tag": run.command_tag,
@@ -368,7 +380,7 @@ class Session:
         c, unit = self._, self._judgement.unit
         if c.state is GateState.PARKED:
             self._judgement.withdraw(reason)
-        elif unit is not None and unit.decision == "approved" and c.state is GateState.RECORDING:
+        elif unit is not None and unit.decision == "approved" and c.state is GateState.RECORDING and not unit.covered:
             assert unit.approval_id is not None
             c.emit(effects.WithdrawApproval(unit.approval_id, reason))
 
@@ -410,6 +422,9 @@ class Session:
             if not run.reported:
                 run.sqlstate = run.sqlstate or sqlstate
                 self._report(run, None, "unknown")
+        if c.admission is not None and c.admission.run is not None and not c.admission.run.reported:
+            c.admission.run.sqlstate, c.admission.run.finished_at = sqlstate, c.now
+            self._report(c.admission.run, None)
         c.ended.clear()
         self._settled_ends = 0
 

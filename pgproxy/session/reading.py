@@ -12,7 +12,7 @@ from classifier.catalog import changes_catalog
 from classifier.model import Action, ActionClass, Classification, Environment, Risk, Statement
 from pgproxy.errors import Denied, InvalidText, ProxyError, StatementUnknown, TooLarge
 from pgproxy.policy import Mode
-from pgproxy.session import effects
+from pgproxy.session import effects, replication
 from pgproxy.session.context import Context
 from pgproxy.session.settings import MEANINGFUL
 from pgproxy.session.statements import PreparedStatement, sql_name
@@ -42,8 +42,13 @@ class Reading:
         """The unit's classification; None when it has to be awaited. A text that cannot even be read sets
         `unit.refusal` (in `observe` it goes on as unknown)."""
         c = self._
-        if unit.classification is not None and unit.kind is UnitKind.FUNCTION_CALL:
+        if unit.classification is not None and unit.kind in (UnitKind.FUNCTION_CALL, UnitKind.START_UP):
             return unit.classification
+        if c.replication is not None and unit.kind is UnitKind.QUERY:
+            found = replication.command(unit.sql)
+            if found is not None:
+                unit.text = unit.sql.decode("utf-8", "backslashreplace")
+                return found
         unit.refusal = None
         codec = c.settings.codec
         problem: ProxyError | None = None
@@ -165,9 +170,11 @@ class Reading:
 
 
 def may_copy_in(classification: Classification) -> bool:
-    """Whether the server may read CopyData once it runs this: COPY FROM STDIN, and what is not known not to be."""
+    """Whether the server may read CopyData once it runs this: COPY FROM STDIN, START_REPLICATION, and what is not known
+    not to be."""
     return any(
-        s.kind == "CopyStmt" or any(a.cls is ActionClass.UNKNOWN for a in s.actions) for s in classification.statements
+        s.kind in ("CopyStmt", replication.COMMAND_KIND) or any(a.cls is ActionClass.UNKNOWN for a in s.actions)
+        for s in classification.statements
     )
 
 

@@ -19,12 +19,22 @@ def error_response(error: ProxyError) -> bytes:
     return backend.error_response(error.severity, error.sqlstate, error.message, error.detail, error.hint)
 
 
-def substitute(unit: Unit, run: StatementRun, error: ProxyError, nonce: str) -> tuple[bytes, Expected]:
+def fatal_response(error: ProxyError) -> bytes:
+    """The wire form of an error that ends the connection, whatever its own severity."""
+    return backend.error_response("FATAL", error.sqlstate, error.message, error.detail, error.hint)
+
+
+def substitute(
+    unit: Unit, run: StatementRun, error: ProxyError, nonce: str, *, replication: bool = False
+) -> tuple[bytes, Expected]:
     """The message to send instead of the unit's messages, and what to expect for it."""
     refusal = Refusal(nonce, error_response(error), error.sqlstate)
     name = f"pgproxy_denied_{nonce}".encode()
     match unit.kind:
-        case UnitKind.QUERY | UnitKind.FUNCTION_CALL:
+        case UnitKind.QUERY if replication:
+            # Of what a walsender understands without SQL, this is the command that does nothing and says the name.
+            return frontend.query(b"SHOW " + name), Expected(ReplyKind.QUERY, run=run, refusal=refusal)
+        case UnitKind.QUERY | UnitKind.FUNCTION_CALL | UnitKind.START_UP:
             return frontend.query(name), Expected(ReplyKind.QUERY, run=run, refusal=refusal)
         case UnitKind.PARSE | UnitKind.BIND:
             # Never a Bind of a name that should not exist: whoever guessed it would make it exist. A text that the

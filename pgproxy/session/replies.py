@@ -179,6 +179,8 @@ class Replies:
                     head.run.portal_open = True
             case tags.COPY_IN_RESPONSE, ReplyKind.QUERY | ReplyKind.EXECUTE:
                 self._copy_in_begins(head)
+            case tags.COPY_BOTH_RESPONSE, ReplyKind.QUERY:  # START_REPLICATION
+                self._copy_in_begins(head)
             case (tags.COPY_OUT_RESPONSE | tags.COPY_DONE, ReplyKind.QUERY | ReplyKind.EXECUTE):
                 pass
             case tags.FUNCTION_CALL_RESPONSE, ReplyKind.FUNCTION_CALL:

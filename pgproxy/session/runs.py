@@ -26,6 +26,7 @@ class StatementRun:
     sqlstate: str | None = None
     skipped: bool = False
     refused: bool = False  # a substitute went in its place
+    covered: bool = False  # by its connection's approval, which does not end with it
     portal_open: bool = False
     finished_at: float | None = None
     reported: bool = False

@@ -48,7 +48,11 @@ _LATE: dict[type, str] = {
 
 TABLE: Mapping[GateState, Mapping[type, str]] = MappingProxyType(
     {
-        GateState.OPEN: {**_ALWAYS, events.ApprovalResolved: "ignore"},
+        GateState.OPEN: {
+            **_ALWAYS,
+            events.ReplicationRequested: "on_replication_requested",
+            events.ApprovalResolved: "ignore",
+        },
         GateState.ANALYSING: {
             **_ALWAYS,
             events.Analysed: "on_analysed",

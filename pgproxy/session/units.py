@@ -1,4 +1,5 @@
-"""What is judged as one: a Query, a Bind (with the Parse held before it), a refused Parse, a FunctionCall."""
+"""What is judged as one: a Query, a Bind (with the Parse held before it), a refused Parse, a FunctionCall, the start-up
+of a replication connection."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ class UnitKind(Enum):
     PARSE = "Parse"
     BIND = "Bind"
     FUNCTION_CALL = "FunctionCall"
+    START_UP = "StartupMessage"  # of a replication connection
 
 
 @dataclass(eq=False, slots=True)
@@ -51,4 +53,6 @@ class Unit:
     refusal: ProxyError | None = None
     server_refuses: bool = False  # refused by the server's own failed transaction
     cancelled: bool = False
+    covered: bool = False  # by the approval of its replication connection
+    ready: bytes = b""  # of a start-up: the server's ReadyForQuery, withheld from the client
     run: StatementRun | None = None

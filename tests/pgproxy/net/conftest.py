@@ -14,13 +14,13 @@ import pytest
 from pgproxy.embedded import EmbeddedServer
 from tests.conftest import FAST
 
-HBA = "local all agent trust\nlocal all postgres trust\nlocal all all scram-sha-256\n"
+HBA = "local all agent trust\nlocal replication agent trust\nlocal all postgres trust\nlocal all all scram-sha-256\n"
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedServer]:
     directory = Path(tempfile.mkdtemp(prefix="pgproxy-"))
-    server = EmbeddedServer(directory, password="unused", settings=FAST)
+    server = EmbeddedServer(directory, password="unused", settings={**FAST, "wal_level": "logical"})
     asyncio.run(server.start())
     (server.data_dir / "pg_hba.conf").write_text(HBA)
     asyncio.run(server.stop())

@@ -22,7 +22,7 @@ from pgproxy.net.listener import Listener, ListenerOptions
 from pgproxy.net.ports import Parking, Services
 from pgproxy.net.startup import Access, AgentAccount
 from pgproxy.net.upstream import Upstream
-from pgproxy.policy import Mode, Policy
+from pgproxy.policy import Mode, Policy, Replication
 from pgproxy.protocol import backend, frontend, startup, tags
 from pgproxy.session.ports import ApprovalRequest, OpenedApproval, ResolvedApproval
 
@@ -196,6 +196,7 @@ async def proxy(
     accounts: dict[str, AgentAccount] | None = None,
     parked: int = 10,
     parked_per_agent: int = 0,
+    replication: Replication = Replication.DENY,
     **options: Any,
 ) -> AsyncIterator[Proxy]:
     store, trail, errands = Store(), Trail(), Errands()
@@ -207,7 +208,8 @@ async def proxy(
 
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    listener = Listener(services, access, Policy(mode), classify, ListenerOptions("http://c", **options), nowhere)
+    policy = Policy(mode, replication=replication)
+    listener = Listener(services, access, policy, classify, ListenerOptions("http://c", **options), nowhere)
     async with asyncio.TaskGroup() as tasks:
         await listener.start(tasks, sock)
         try:

@@ -46,8 +46,6 @@ async def test_bytes_behind_an_ssl_request_are_refused(server: EmbeddedServer) -
 @pytest.mark.parametrize(
     ("parameters", "sqlstate"),
     [
-        ([(b"replication", b"database")], "0A000"),
-        ([(b"replication", b"true")], "0A000"),
         ([(b"options", b"-c role=postgres")], "28000"),
         ([(b"options", b"-crole=postgres")], "28000"),
         ([(b"options", b"--RoLe=postgres")], "28000"),

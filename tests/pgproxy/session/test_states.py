@@ -47,6 +47,7 @@ def in_state(state: GateState) -> Playbook:
 
 
 EVENTS: dict[type, Any] = {
+    events.ReplicationRequested: events.ReplicationRequested(ready()),
     events.FrontendData: sends(SELECT),
     events.BackendData: answers(b"N\x00\x00\x00\x05\x00"),
     events.ClientClosed: events.ClientClosed(),
@@ -81,6 +82,7 @@ def test_cell(state: GateState, event: type) -> None:
         with pytest.raises(AssertionError, match="cannot happen"):
             play.session.handle(EVENTS[event], 1.0)
         return
+    play.context.replication = "true" if event is events.ReplicationRequested else None
     produced = play.session.handle(EVENTS[event], 1.0)
     if handler == "ignore":
         assert not produced
@@ -102,6 +104,8 @@ def test_cell(state: GateState, event: type) -> None:
             assert (effects.WithdrawApproval in kinds) == (state is GateState.PARKED)
         case events.BackendData:
             assert produced == [effects.ToClient(EVENTS[event].data)]
+        case events.ReplicationRequested:
+            assert play.state is GateState.RECORDING and effects.ToClient not in kinds
         case events.ApprovalResolved:
             assert play.state is GateState.PARKED and not produced  # another request's
 
