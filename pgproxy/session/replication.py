@@ -8,6 +8,7 @@ judged as everywhere.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from classifier.model import Action, ActionClass, Classification, Risk, Statement
@@ -31,6 +32,8 @@ _COMMANDS: Final = frozenset(
         b"SHOW",
     }
 )
+# Where BASE_BACKUP sends its data by default; pg_basebackup says so each time.
+_TARGET_CLIENT: Final = re.compile(rb"\bTARGET\s+'client'(?!')")
 _SPACE: Final = b" \t\n\r\f\v"
 _WORD: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 
@@ -63,11 +66,19 @@ def command(sql: bytes) -> Classification | None:
         return None  # the walsender takes one command; whoever writes more means something else
     name = word.decode()
     reason = f"{name} is a command of the replication protocol"
-    action = Action(ActionClass.REPLICATION, name.lower(), None, reason)
-    statement = Statement(COMMAND_KIND, name, (action,), reasons=(reason,))
+    actions = [Action(ActionClass.REPLICATION, name.lower(), None, reason)]
+    if word == b"BASE_BACKUP" and b"target" in _TARGET_CLIENT.sub(b"", text).lower():
+        actions.append(Action(ActionClass.FILE, "base_backup_target", None, "the backup may go to files of the server"))
+    if word == b"CREATE_REPLICATION_SLOT" and (b"/" in text or b"\\" in text):
+        actions.append(Action(ActionClass.CODE, "load", None, "the output plugin may be any library on the server"))
+    reasons = tuple(action.detail for action in actions)
+    statement = Statement(COMMAND_KIND, name, tuple(actions), reasons=reasons)
     return Classification(True, Risk.CRITICAL, f"replication-{name.lower()}", name, (statement,))
 
 
 def is_command(classification: Classification) -> bool:
-    """Whether it is nothing but a replication command."""
-    return all(s.kind == COMMAND_KIND for s in classification.statements) and bool(classification.statements)
+    """Whether it is a replication command, and does nothing beyond what its connection's approval spoke of."""
+    return bool(classification.statements) and all(
+        s.kind == COMMAND_KIND and all(a.cls is ActionClass.REPLICATION for a in s.actions)
+        for s in classification.statements
+    )

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -208,3 +209,25 @@ def up_and_fail(*options: str) -> subprocess.CompletedProcess[str]:
         env=clean_environment(),
         check=False,
     )
+
+
+def test_a_cancel_key_finds_its_session_in_whichever_worker(system: System, short_directory: Path) -> None:
+    """A CancelRequest comes on a connection of its own, which the kernel may give to the other worker: that it never
+    did in ten tries is one chance in a thousand."""
+    with serving(short_directory, system, workers=2) as (dsn, _):
+        for number in range(10):
+            version = ("3.0", "3.2")[number % 2]
+            with psycopg.connect(dsn, max_protocol_version=version) as session:
+                assert session.pgconn.full_protocol_version == {"3.0": 30000, "3.2": 30002}[version]
+                assert session.execute("select pg_backend_pid()").fetchone() == (session.info.backend_pid,)
+                canceller = threading.Thread(target=cancel_once_asleep, args=(system, session))
+                canceller.start()
+                with pytest.raises(psycopg.errors.QueryCanceled):
+                    session.execute("select pg_sleep(60)")
+                canceller.join()
+
+
+def cancel_once_asleep(system: System, session: psycopg.Connection[Any]) -> None:
+    asleep = f"select wait_event = 'PgSleep' from pg_stat_activity where pid = {session.info.backend_pid}"
+    eventually(lambda: system.direct(asleep) == "t", "the server sleeps")
+    session.cancel_safe(timeout=20)

@@ -231,6 +231,7 @@ def test_a_query_in_the_middle_of_a_stream_is_a_violation() -> None:
         b"READ_REPLICATION_SLOT s",
         b"BASE_BACKUP (LABEL 'x', PROGRESS)",
         b"BASE_BACKUP(LABEL 'x')",
+        b"BASE_BACKUP ( LABEL 'pg_basebackup base backup',  TARGET 'client',  MANIFEST 'yes')",
         b"CREATE_REPLICATION_SLOT \"s\" LOGICAL test_decoding (SNAPSHOT 'nothing')",
         b"ALTER_REPLICATION_SLOT s (FAILOVER true)",
         b"DROP_REPLICATION_SLOT s WAIT",
@@ -243,6 +244,24 @@ def test_a_query_in_the_middle_of_a_stream_is_a_violation() -> None:
 def test_replication_commands(text: bytes) -> None:
     found = command(text)
     assert found is not None and is_command(found) and found.classes == ("replication",) and found.privileged
+
+
+@pytest.mark.parametrize(
+    ("text", "also"),
+    [
+        (b"BASE_BACKUP (TARGET 'server', TARGET_DETAIL '/var/lib')", "file"),
+        (b"BASE_BACKUP (target 'server')", "file"),
+        (b"BASE_BACKUP (\"target\" 'blackhole')", "file"),
+        (b"BASE_BACKUP (TARGET 'client''s')", "file"),
+        (b"BASE_BACKUP (TARGET 'client', TARGET_DETAIL 'x')", "file"),
+        (b'CREATE_REPLICATION_SLOT s LOGICAL "/tmp/evil"', "code"),
+    ],
+)
+def test_a_command_that_does_more_is_asked_for_by_itself(text: bytes, also: str) -> None:
+    found = command(text)
+    assert found is not None and found.classes == ("replication", also) and not is_command(found)
+    play = admitted().parks(frontend.query(text), "a2")
+    assert play.state is GateState.PARKED
 
 
 @pytest.mark.parametrize(
