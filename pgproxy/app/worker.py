@@ -34,6 +34,7 @@ from pgproxy.store import open_pool
 
 _log = logging.getLogger("pgproxy.app")
 _LAST_CALLS_S = 5.0
+_CANCELS_UNDER_WAY = 16
 
 
 async def run(settings: Settings, channel: Channel, *, node: str, instance: str, mock_key: bytes) -> None:
@@ -65,9 +66,6 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
         catalog=NoCatalog() if catalogs is None else SharedCatalog(catalogs, channel, errands),
     )
 
-    async def cancel_elsewhere(pid: int, secret: bytes) -> None:
-        await channel.call("workers", "cancel", {"pid": pid, "secret": secret.hex()})
-
     listener = Listener(
         services,
         access,
@@ -90,7 +88,7 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
             idle_timeout_s=settings.limits.idle_timeout_s,
             idle_in_transaction_timeout_s=settings.limits.idle_in_transaction_timeout_s,
         ),
-        cancel_elsewhere,
+        ForeignCancels(channel).send,
     )
     _answer_calls(channel, listener, audit, wakeups, catalogs)
     try:
@@ -120,6 +118,22 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
         await analysers.close()
         await audit.close(_LAST_CALLS_S)
         pool.terminate()
+
+
+class ForeignCancels:
+    """Cancel keys that this worker did not hand out go to the others, a few at a time: anybody can send such a
+    request without a word about who they are, and the channel has other calls to carry."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._places = asyncio.Semaphore(_CANCELS_UNDER_WAY)
+
+    async def send(self, pid: int, secret: bytes) -> None:
+        async with self._places:
+            try:
+                await self._channel.call("workers", "cancel", {"pid": pid, "secret": secret.hex()})
+            except ChannelError as error:
+                _log.warning("a CancelRequest did not reach the other workers: %s", error)
 
 
 class SharedCatalog:

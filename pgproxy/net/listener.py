@@ -204,6 +204,7 @@ class Listener:
             self._services.metrics.upstream_error("refused")
             client.write(refused.response)
         except ProtocolTooOld as error:
+            _log.log(error.log_level, "start-up refused: sqlstate=%s", error.sqlstate)
             client.write(backend.old_error_response(error.severity, error.message))
         except ProtocolViolation as violation:
             client.write(backend.error_response("FATAL", violation.sqlstate, violation.message))

@@ -3,7 +3,18 @@ from __future__ import annotations
 import pytest
 
 from classifier.model import UNPRIVILEGED, Action, ActionClass, Classification, Risk, Statement
-from pgproxy.policy import Deny, Forward, Identity, Mode, Park, Policy, decide, is_privileged
+from pgproxy.policy import (
+    REPLICATION_START,
+    Deny,
+    Forward,
+    Identity,
+    Mode,
+    Park,
+    Policy,
+    Replication,
+    decide,
+    is_privileged,
+)
 
 OWNED = Identity("bot", "alice", "app", "shop")
 ORPHAN = Identity("bot", None, "app", "shop")
@@ -47,3 +58,24 @@ def test_observe_forwards_everything_and_says_what_it_would_have_done(identity: 
 def test_a_park_carries_what_the_request_needs() -> None:
     decision = decide(classification(ActionClass.EXPORT), OWNED, Policy(approval_timeout_s=7.0))
     assert decision == Park("built-in", 7.0, 1, ())
+
+
+START = Classification(
+    True, Risk.CRITICAL, "fp", "x", (Statement(REPLICATION_START, "X", (Action(ActionClass.REPLICATION, "start"),)),)
+)
+
+
+def test_a_replication_connection_is_not_offered_unless_the_operator_says_so() -> None:
+    denied = decide(START, OWNED, Policy())
+    assert isinstance(denied, Deny) and denied.unsupported and denied.hint and "replication: approve" in denied.hint
+    approve = Policy(replication=Replication.APPROVE)
+    assert isinstance(decide(START, OWNED, approve), Park)
+    without_owner = decide(START, ORPHAN, approve)
+    assert isinstance(without_owner, Deny) and not without_owner.unsupported
+    assert decide(START, ORPHAN, Policy(Mode.OBSERVE)) == Forward("built-in", observed=True)
+
+
+def test_statements_of_class_replication_are_parked_whatever_becomes_of_connections() -> None:
+    for choice in Replication:
+        policy = Policy(replication=choice)
+        assert isinstance(decide(classification(ActionClass.REPLICATION), OWNED, policy), Park)

@@ -13,7 +13,7 @@ from pgproxy.net.auth import AgentAuthenticator
 from pgproxy.net.startup import AgentAccount
 from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode
-from pgproxy.protocol import frontend, startup, tags
+from pgproxy.protocol import backend, frontend, startup, tags
 from pgproxy.protocol.body import message
 from tests.pgproxy.net.harness import Client, errors, proxy, trusting, values
 
@@ -180,6 +180,40 @@ async def test_an_unreachable_server_is_08001(server: EmbeddedServer) -> None:
         taken.bind(("127.0.0.1", 0))  # bound, not listening
         async with proxy(Upstream("127.0.0.1", taken.getsockname()[1])) as p:
             assert (await p.refused())["C"] == "08001"
+
+
+async def test_a_server_of_3_0_behind_a_client_of_3_2() -> None:
+    """Each connection has its own version: the server's own answer stays with pgproxy, and so does its short key."""
+    packets: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        packets.append(await reader.read(1000))
+        writer.write(
+            backend.negotiate_protocol_version(0, [])
+            + backend.authentication(tags.AUTH_OK)
+            + backend.backend_key_data(77, b"abcd")
+            + backend.ready_for_query(tags.IDLE)
+        )
+        await reader.read(1000)
+        writer.close()
+
+    old = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with old, proxy(Upstream("127.0.0.1", old.sockets[0].getsockname()[1])) as p:
+        client = await p.connect()
+        client.send(startup.startup_message([(b"user", b"agent")], minor=2))
+        seen = await client.until_ready()
+        assert [chr(kind) for kind, _ in seen] == ["R", "K", "Z"]
+        pid, secret = backend.read_backend_key_data(seen[1][1])
+        assert (pid, len(secret)) == (77, 32)
+        other = await p.connect()
+        other.send(startup.cancel_request(pid, secret))
+        assert await other.reader.read() == b""
+        await other.close()
+        await client.close()
+        await p.quiet()
+    asked = startup.read_startup(packets[0])
+    assert isinstance(asked, startup.StartupMessage) and (asked.major, asked.minor) == (3, 2)
+    assert startup.cancel_request(77, b"abcd") in packets
 
 
 # cancel
