@@ -163,7 +163,7 @@ class Store(_Section):
 class Limits(_Section):
     """What one client may cost us. Bytes and seconds."""
 
-    message_bytes: int = Field(default=256 * 1024 * 1024, ge=64 * 1024, le=1024**3)  # the server's own limit: 1 GB
+    message_bytes: int = Field(default=64 * 1024 * 1024, ge=64 * 1024, le=1024**3)  # of one that is kept whole
     statement_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, le=1024**3)
     parked_backlog_bytes: int = Field(default=16 * 1024 * 1024, ge=64 * 1024)
     startups: int = Field(default=500, ge=1)

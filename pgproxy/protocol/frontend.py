@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from pgproxy.protocol import tags
-from pgproxy.protocol.body import INSUFFICIENT, body_of, int16, int32, message, only_string, string
+from pgproxy.protocol.body import HEADER_BYTES, INSUFFICIENT, Body, body_of, int16, int32, message, only_string, string
 from pgproxy.protocol.violation import ProtocolViolation
 
 SYNC: Final[bytes] = b"S\x00\x00\x00\x04"
@@ -47,6 +47,24 @@ class Bind:
         self.parameter_formats: Final[tuple[int, ...]] = parameter_formats
         self.parameters: Final[list[bytes | None]] = parameters
         self.result_formats: Final[tuple[int, ...]] = result_formats
+
+
+class BindHead:
+    """What the beginning of a Bind says before its values, which begin at `values_at` of the message."""
+
+    def __init__(
+        self,
+        portal: bytes,
+        statement: bytes,
+        parameter_formats: tuple[int, ...],
+        parameter_count: int,
+        values_at: int,
+    ) -> None:
+        self.portal: Final[bytes] = portal
+        self.statement: Final[bytes] = statement
+        self.parameter_formats: Final[tuple[int, ...]] = parameter_formats
+        self.parameter_count: Final[int] = parameter_count
+        self.values_at: Final[int] = values_at
 
 
 class Target:
@@ -110,6 +128,21 @@ def read_bind(m: bytes) -> Bind:
     result_formats = body.codes()
     body.finish()
     return Bind(portal, statement, parameter_formats, parameters, result_formats)
+
+
+def read_bind_head(head: bytes) -> BindHead:
+    """`head` is the beginning of a Bind, long enough for names of any sense and 65,535 format codes."""
+    body = Body(head, HEADER_BYTES)
+    portal = body.string()
+    statement = body.string()
+    parameter_formats = body.codes()
+    count = body.uint16()
+    return BindHead(portal, statement, parameter_formats, count, len(head) - body.remaining)
+
+
+def read_parse_head(head: bytes) -> bytes:
+    """The statement's name, from the beginning of a Parse."""
+    return Body(head, HEADER_BYTES).string()
 
 
 def read_describe(m: bytes) -> Target:

@@ -8,12 +8,14 @@ Must not know: sockets, the event loop, the clock (`now` comes with each event),
 * `machine` dispatches events, `gate` judges messages, `replies` matches the server's answers to what was sent,
   `statements` keeps the name spaces of prepared statements and portals, `settings` follows what changes the meaning
   of a text, `refusals` makes the substitute that the server itself must reject, `evidence` the audit entries.
+* `large` is what the gate does with a message too large to be kept.
 * The gate's states and what each event means in each of them stand in one table, `states.TABLE`.
 
 Invariants:
 
 1. The message, never the read chunk, is the unit of judgement; an incomplete message is never forwarded in part
-   (runs of CopyData excepted: they carry no statement).
+   (runs of CopyData excepted, which carry no statement, and a Bind of more than a megabyte, of which everything that
+   decides has arrived; in `observe`, where nothing is refused, any such message).
 2. A statement's decision is recorded before its first byte goes to the server.
 3. pgproxy never invents a ReadyForQuery while the server lives, and replaces an ErrorResponse only if it carries
    the nonce of a substitute this session sent.

@@ -28,10 +28,14 @@ class Limits:
     default `max_packet_size` 2 GB; a statement a human is to read is far below either."""
 
     statement_bytes: int = 16 << 20
-    message_bytes: int = 256 << 20
+    message_bytes: int = 64 << 20  # of a message that has to be kept whole
     parked_backlog_bytes: int = 16 << 20
     # unjudged input kept before the client is no longer read (nothing is parked then)
     input_bytes: int = 1 << 20
+    # A Query, Parse, Bind or FunctionCall beyond `large_bytes` comes in stretches, behind a head, which has room for
+    # two names and the 65,535 format codes of a Bind.
+    large_bytes: int = 1 << 20
+    head_bytes: int = 256 << 10
 
 
 @dataclass(slots=True)

@@ -91,7 +91,10 @@ def outcome_entry(run: StatementRun, requester: Requester, transaction: str | No
         sqlstate=run.sqlstate,
         transaction=None if transaction is None else TransactionFate(transaction),
     )
-    return records.outcome_entry(about, time=moment(now), outcome=outcome)
+    entry = records.outcome_entry(about, time=moment(now), outcome=outcome)
+    if run.digest is not None:
+        entry["params"] = run.digest.described()
+    return entry
 
 
 def session_entry(kind: str, requester: Requester, now: float, detail: str | None = None) -> Entry:

@@ -13,11 +13,13 @@ from pgproxy import policy
 from pgproxy.errors import Denied, StatementUnknown
 from pgproxy.policy import Deny, Mode
 from pgproxy.protocol import frontend, tags
+from pgproxy.protocol.framing import HEAD
 from pgproxy.protocol.violation import ProtocolViolation
 from pgproxy.session import effects, values
 from pgproxy.session.context import Context
-from pgproxy.session.judgement import Judgement
-from pgproxy.session.reading import may_copy_in
+from pgproxy.session.judgement import Judgement, too_large
+from pgproxy.session.large import Fate, Large, ValueDigest
+from pgproxy.session.reading import may_copy_in, unknown
 from pgproxy.session.replies import Expected, ReplyKind
 from pgproxy.session.statements import PreparedStatement
 from pgproxy.session.states import GateState
@@ -25,8 +27,18 @@ from pgproxy.session.units import Unit, UnitKind
 
 # What a message costs in the inbox beside its bytes: messages of five bytes must not add up unseen.
 _MESSAGE_OVERHEAD_BYTES = 100
+# Of a text that is not kept.
+_SHOWN_BYTES = 10_000
 # Describes between a Parse and the Bind held with it.
 _MAX_HELD = 8
+_UNIT_KINDS = {tags.QUERY: UnitKind.QUERY, tags.PARSE: UnitKind.PARSE, tags.FUNCTION_CALL: UnitKind.FUNCTION_CALL}
+_REPLIES = {
+    tags.QUERY: ReplyKind.QUERY,
+    tags.PARSE: ReplyKind.PARSE,
+    tags.BIND: ReplyKind.BIND,
+    tags.DESCRIBE: ReplyKind.DESCRIBE,
+    tags.FUNCTION_CALL: ReplyKind.FUNCTION_CALL,
+}
 _COPY_KINDS = frozenset({tags.COPY_DATA, tags.COPY_DONE, tags.COPY_FAIL})
 
 
@@ -36,19 +48,40 @@ class Gate:
     def __init__(self, context: Context, judgement: Judgement) -> None:
         self._ = context
         self._judgement = judgement
-        self._inbox: deque[tuple[int, bytes]] = deque()
+        self._inbox: deque[tuple[int, bytes | Large]] = deque()
         self.inbox_bytes = 0
+        self.arriving: Large | None = None  # whose rest is yet to come
         self.terminate_waits = False  # the client has already said goodbye, behind what waits here
         self._arrived_at = 0.0
 
     def take(self, items: list[tuple[int, bytes, int]]) -> None:
         """Whole messages, or stretches of CopyData, from the client."""
         self._arrived_at = self._.now
-        for kind, data, _count in items:
+        for kind, data, count in items:
+            if count <= 0 and kind != tags.COPY_DATA:
+                self._take_part(kind, data, count)
+                continue
             self._inbox.append((kind, data))
             self.inbox_bytes += len(data) + _MESSAGE_OVERHEAD_BYTES
             if kind == tags.TERMINATE:
                 self.terminate_waits = True
+
+    def _take_part(self, kind: int, data: bytes, count: int) -> None:
+        """The head of a large message, or the next stretch of it."""
+        if count == HEAD:
+            self.arriving = Large(kind, data)
+            self._inbox.append((kind, self.arriving))
+            self.inbox_bytes += len(data) + _MESSAGE_OVERHEAD_BYTES
+            return
+        large = self.arriving
+        assert large is not None
+        kept = large.held
+        now = large.take(data)
+        if now is not None:
+            self._.emit(effects.ToServer(now))
+        self.inbox_bytes += large.held - kept
+        if large.is_complete:
+            self.arriving = None
 
     def advance(self) -> None:
         """Judge and forward until something has to be awaited. OPEN afterwards means that more of the client is
@@ -59,29 +92,54 @@ class Gate:
                 self._clear()
                 return
             before = len(self._inbox)
+            _, first = self._inbox[0]
+            fate = first.fate if isinstance(first, Large) else None
             self._step()
             if len(self._inbox) == before and c.state is GateState.OPEN:
+                if isinstance(first, Large) and first.fate is not fate:
+                    continue
                 return
 
     def _clear(self) -> None:
         self._inbox.clear()
         self.inbox_bytes = 0
+        if self.arriving is not None and self.arriving.fate is not Fate.PASS:
+            self.arriving.drop()
 
     def _pop(self) -> bytes:
         _, message = self._inbox.popleft()
+        assert isinstance(message, bytes)
         self.inbox_bytes -= len(message) + _MESSAGE_OVERHEAD_BYTES
         return message
+
+    def _pop_large(self) -> None:
+        """What it held, it has given away already."""
+        self._inbox.popleft()
+        self.inbox_bytes = sum(
+            _MESSAGE_OVERHEAD_BYTES + (m.held if isinstance(m, Large) else len(m)) for _, m in self._inbox
+        )
 
     def _step(self) -> None:
         """One message; leaves it in the inbox when it cannot be taken up yet."""
         c = self._
         kind, message = self._inbox[0]
+        if isinstance(message, Large) and message.fate in (Fate.PASS, Fate.DROP):
+            self._pop_large()  # decided, and on its way or not
+            return
         if c.replies.skipping and kind not in (tags.SYNC, tags.TERMINATE, tags.COPY_DATA):
             # The server would skip it; so nothing of it need be judged. CopyData goes on being sent: the beginning
             # of a message may be out already, and the server would take what comes next for the rest of it.
-            self._pop()
+            if isinstance(message, Large):
+                message.drop()
+                self._pop_large()
+            else:
+                self._pop()
             return
         if kind not in _COPY_KINDS and c.replies.copying is not None and not self._past_copy(kind):
+            return
+        if isinstance(message, Large):
+            if self._steady():
+                self._take_large(kind, message)
             return
         match kind:
             case tags.QUERY:
@@ -161,6 +219,70 @@ class Gate:
     def _unit(self, kind: UnitKind, sql: bytes, messages: list[bytes], expected: list[Expected]) -> Unit:
         return Unit(kind, sql, messages, expected, self._arrived_at, self._.next_statement_id())
 
+    # large messages -----------------------------------------------------------------------------------------------
+
+    def _take_large(self, kind: int, large: Large) -> None:
+        """The first in the inbox, undecided or being collected."""
+        c = self._
+        if large.fate is Fate.COLLECT:
+            if self._whole(0, large, 1):
+                self._step()
+        elif kind == tags.BIND:
+            self._take_large_bind(large)
+        elif large.size <= c.limits.message_bytes and (
+            kind != tags.QUERY or c.policy.mode is Mode.OBSERVE or large.size <= c.limits.statement_bytes + 6
+        ):
+            large.collect()
+            self._take_large(kind, large)
+        else:
+            self._refuse_large(large, _UNIT_KINDS[kind], *_beginning(kind, large.head))
+
+    def _whole(self, position: int, large: Large, answer: int) -> int | None:
+        """Puts the whole message in its place, once it is here; None before."""
+        large.collect()
+        if not large.is_complete:
+            return None
+        self._inbox[position] = (large.kind, large.whole())
+        return answer
+
+    def _take_large_bind(self, large: Large) -> None:
+        """Its values are not looked at: if its statement passes, so does it."""
+        c = self._
+        bound = frontend.read_bind_head(large.head)
+        name = self._name(bound.statement)
+        if not c.statements.is_settled(name, c.segment) and not c.settle():
+            return
+        candidates = c.statements.candidates(name)
+        if len(candidates) != 1:
+            self._take_unsure_bind([], large, bound.portal, name, len(candidates))
+            return
+        (statement,) = candidates
+        unit = self._unit(UnitKind.BIND, statement.sql, [], [Expected(ReplyKind.BIND)])
+        unit.large = large
+        unit.portal = self._name(bound.portal)
+        unit.statement_name = name
+        unit.prepared = statement
+        unit.parameter_types = statement.parameter_types
+        types = c.statements.parameter_types(name, statement)
+        large.digest = ValueDigest(bound, types, c.settings.codec or "latin-1")
+        unit.parameters = large.digest.beginning(large.head)
+        self._judgement.begin(unit)
+
+    def _refuse_large(self, large: Large, kind: UnitKind, sql: bytes, messages: list[bytes]) -> None:
+        """Larger than what is kept of one message, and it would have to be. (In `observe` it passes as unknown.)"""
+        c = self._
+        expected = [Expected(_REPLIES[m[0]]) for m in messages] + [Expected(_REPLIES[large.kind])]
+        unit = self._unit(kind, sql, messages, expected)
+        unit.large = large
+        unit.text = sql.decode(c.settings.codec or "latin-1", "backslashreplace")
+        if c.policy.mode is Mode.ENFORCE:
+            unit.refusal = too_large(large.size)
+        elif kind is UnitKind.PARSE:
+            name = frontend.read_parse_head(large.head)
+            reason = "the statement is larger than the limit"
+            unit.statement_name, unit.prepared = self._name(name), PreparedStatement(sql, (), unknown("Parse", reason))
+        self._judgement.begin_uncertain(unit, f"a message of {large.size} bytes, larger than the limit")
+
     # simple query -------------------------------------------------------------------------------------------------
 
     def _take_query(self, message: bytes) -> None:
@@ -195,6 +317,12 @@ class Gate:
             unit.statement_name, unit.prepared = name, statement
             self._judgement.begin(unit)
             return
+        if c.policy.mode is Mode.ENFORCE and len(statement.sql) > c.limits.statement_bytes:
+            self._pop()
+            unit = self._unit(UnitKind.PARSE, parsed.query, [message], [Expected(ReplyKind.PARSE)])
+            unit.statement_name, unit.prepared = name, statement
+            self._judgement.begin(unit)  # which refuses it
+            return
         # A text the grammar rejects goes to the server's own parser first, which executes nothing.
         if classification.syntax_error is None and self._judgement.will_park(classification):
             held = self._held_with_parse(name)
@@ -214,6 +342,12 @@ class Gate:
         for position, (kind, message) in enumerate(self._inbox):
             if position == 0:
                 continue
+            if isinstance(message, Large):
+                if kind != tags.BIND or self._name(frontend.read_bind_head(message.head).statement) != name:
+                    return 0
+                if message.size <= self._.limits.message_bytes:
+                    return self._whole(position, message, position + 1)
+                return position + 1
             if kind == tags.BIND:
                 same = self._name(frontend.read_bind(message).statement) == name
                 return position + 1 if same else 0
@@ -225,6 +359,11 @@ class Gate:
         return 0 if self._.client_gone else None
 
     def _take_held_bind(self, count: int, name: bytes, statement: PreparedStatement) -> None:
+        _, last = self._inbox[count - 1]
+        if isinstance(last, Large):  # too large for anybody to be asked
+            messages = [self._pop() for _ in range(count - 1)]
+            self._refuse_large(last, UnitKind.BIND, statement.sql, messages)
+            return
         messages = [self._pop() for _ in range(count)]
         expected = [Expected(ReplyKind.PARSE)]
         expected += [Expected(ReplyKind.DESCRIBE, name=b"S" + name) for _ in messages[1:-1]]
@@ -240,9 +379,17 @@ class Gate:
         candidates = c.statements.candidates(name)
         if len(candidates) == 1:
             self._begin_bind([message], [], bound, name, candidates[0])
-            return
-        unit = self._unit(UnitKind.BIND, b"", [message], [Expected(ReplyKind.BIND)])
-        unit.portal = self._name(bound.portal)
+        else:
+            self._take_unsure_bind([message], None, bound.portal, name, len(candidates))
+
+    def _take_unsure_bind(
+        self, messages: list[bytes], large: Large | None, portal: bytes, name: bytes, candidates: int
+    ) -> None:
+        """A Bind of a name that stands for nothing, or for more than one text."""
+        c = self._
+        unit = self._unit(UnitKind.BIND, b"", messages, [Expected(ReplyKind.BIND)])
+        unit.large = large
+        unit.portal = self._name(portal)
         shown = name.decode("utf-8", "replace")
         if not candidates:
             # Made behind our back (by a function, say) it would run unjudged; not made at all, the server would
@@ -303,6 +450,14 @@ class Gate:
 def _require_empty(message: bytes) -> None:
     if len(message) != 5:
         raise ProtocolViolation("invalid message format")
+
+
+def _beginning(kind: int, head: bytes) -> tuple[bytes, list[bytes]]:
+    """What the trail shows of a text too large to be kept."""
+    if kind == tags.FUNCTION_CALL:
+        return f"FUNCTION CALL {int.from_bytes(head[5:9], 'big')}".encode(), []
+    begins = 5 if kind == tags.QUERY else head.find(b"\0", 5) + 1
+    return head[begins : begins + _SHOWN_BYTES].partition(b"\0")[0], []
 
 
 def _fast_path(oid: int) -> Classification:

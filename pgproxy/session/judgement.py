@@ -19,6 +19,7 @@ from pgproxy.errors import (
     FeatureNotSupported,
     ProxyError,
     StoreDown,
+    TooLarge,
     TooManyParked,
 )
 from pgproxy.policy import Deny, Forward, Park
@@ -27,6 +28,7 @@ from pgproxy.session import effects, evidence, refusals, replication
 from pgproxy.session.annotations import said_by_comment, said_by_set, told
 from pgproxy.session.context import Context
 from pgproxy.session.events import ApprovalOpened
+from pgproxy.session.large import Fate, Large
 from pgproxy.session.ports import ApprovalRequest, Requester, ResolvedApproval
 from pgproxy.session.reading import Reading, is_barrier, may_copy_in, unknown
 from pgproxy.session.replies import Expected, ReplyKind
@@ -97,10 +99,10 @@ class Judgement:
         unit.text, unit.classification, unit.ready = sql.decode(), classification, ready
         self._decide(unit)
 
-    def begin_uncertain(self, unit: Unit) -> None:
-        """A Bind of a name that stands for nothing, or for more than one text."""
+    def begin_uncertain(self, unit: Unit, reason: str = "a prepared statement that this session did not make") -> None:
+        """A Bind of a name that stands for nothing, or for more than one text; a message too large to be read."""
         self.unit = unit
-        unit.classification = unknown("Bind", "a prepared statement that this session did not make")
+        unit.classification = unknown(unit.kind.value, reason)
         if unit.refusal is not None:
             self._refuse_recorded(unit)
         else:
@@ -189,6 +191,9 @@ class Judgement:
     def _park(self, unit: Unit, park: Park) -> None:
         c = self._
         assert unit.classification is not None
+        if unit.large is not None:
+            self._wants_whole(unit, unit.large)
+            return
         if not c.settle():
             return
         if c.replies.skipping:
@@ -229,6 +234,15 @@ class Judgement:
             )
         )
         c.state = GateState.OPENING
+
+    def _wants_whole(self, unit: Unit, large: Large) -> None:
+        """A human is to see all of it; the gate comes with it again once it is whole."""
+        if large.size <= self._.limits.message_bytes:
+            large.collect()
+            self._done()
+            return
+        unit.refusal = too_large(large.size)
+        self._refuse_recorded(unit)
 
     def _binding(self, unit: Unit) -> str:
         """Everything an approval is bound to, as one digest."""
@@ -465,7 +479,11 @@ class Judgement:
         if any(s.prepares is not None for s in unit.classification.statements):
             run.sql = unit.sql
         self.guard(run)
-        c.emit(effects.ToServer(b"".join(unit.messages), unit.received_at if unit.approval_id is None else None))
+        messages = unit.messages
+        if unit.large is not None:
+            run.digest = unit.large.digest
+            messages = [*messages, unit.large.let_pass()]
+        c.emit(effects.ToServer(b"".join(messages), unit.received_at if unit.approval_id is None else None))
         self._done()
 
     def guard(self, run: StatementRun) -> None:
@@ -521,6 +539,8 @@ class Judgement:
         self._done()
 
     def _done(self) -> None:
+        if self.unit is not None and self.unit.large is not None and self.unit.large.fate is Fate.OPEN:
+            self.unit.large.drop()
         self.unit = None
         if self._.state is not GateState.CLOSED:
             self._.state = GateState.OPEN
@@ -528,6 +548,14 @@ class Judgement:
 
 def _cancelled_by_client() -> ProxyError:
     return Cancelled("canceling statement due to user request")
+
+
+def too_large(size: int) -> ProxyError:
+    """For a message that would have to be kept whole."""
+    return TooLarge(
+        f"pgproxy: message of {size} bytes is larger than the limit",
+        hint="send less in one message; the operator can raise limits.message_bytes",
+    )
 
 
 def _audit_full() -> ProxyError:

@@ -9,8 +9,10 @@ from pgproxy.protocol import backend, frontend, tags
 from pgproxy.protocol.framing import (
     BACKEND_PASS_THROUGH,
     BACKEND_TYPES,
+    FRONTEND_LARGE,
     FRONTEND_PASS_THROUGH,
     FRONTEND_TYPES,
+    SMALL_MESSAGE_LIMIT,
     Framer,
 )
 from pgproxy.protocol.violation import ProtocolViolation
@@ -34,6 +36,7 @@ from pgproxy.session.events import (
 )
 from pgproxy.session.gate import Gate
 from pgproxy.session.judgement import Judgement
+from pgproxy.session.large import Fate
 from pgproxy.session.refusals import error_response, fatal_response
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.statements import PreparedStatement, sql_name
@@ -54,7 +57,15 @@ class Session:
         self._ = context
         self._judgement = Judgement(context)
         self._gate = Gate(context, self._judgement)
-        self._from_client = Framer(FRONTEND_PASS_THROUGH, context.limits.message_bytes, FRONTEND_TYPES)
+        limits = context.limits
+        self._from_client = Framer(
+            FRONTEND_PASS_THROUGH,
+            SMALL_MESSAGE_LIMIT + 1,
+            FRONTEND_TYPES,
+            FRONTEND_LARGE,
+            limits.large_bytes,
+            limits.head_bytes,
+        )
         self._from_server = Framer(BACKEND_PASS_THROUGH, _BACKEND_MESSAGE_BYTES, BACKEND_TYPES)
         self._said_fatal = False
         self._settled_ends = 0
@@ -281,8 +292,8 @@ class Session:
         """The client has said goodbye, and everything before that is sent. As without a proxy between, the server
         finishes what it has, and a client that only closed its sending half gets the answers."""
         c = self._
-        c.emit(effects.ToServer(frontend.TERMINATE))
-        reads_on = c.replies.copying is not None or self._from_client.mid_message
+        self._goodbye()
+        reads_on = c.replies.copying is not None or self._server_is_mid_message
         if c.client_lost or c.replies.settled or reads_on:
             self._close(None)
         else:
@@ -389,13 +400,26 @@ class Session:
 
     def _fail(self, error: ProxyError, sqlstate: str | None = None) -> None:
         """Tell the client why, and end both connections."""
-        c = self._
         self._withdraw_if_asked(error.message)
         self._tell(
             backend.error_response(error.severity, sqlstate or error.sqlstate, error.message, error.detail, error.hint)
         )
-        c.emit(effects.ToServer(frontend.TERMINATE))
+        self._goodbye()
         self._close(None)
+
+    def _goodbye(self) -> None:
+        """Terminate, unless it would land in the middle of a message: then the server sees the connection end there, as
+        it would without a proxy between."""
+        if not self._server_is_mid_message:
+            self._.emit(effects.ToServer(frontend.TERMINATE))
+
+    @property
+    def _server_is_mid_message(self) -> bool:
+        """Whether what was sent to the server ends inside a message, and the client has yet to send the rest."""
+        gate = self._gate
+        if gate.arriving is not None:
+            return gate.arriving.fate is Fate.PASS
+        return self._from_client.mid_message and not gate.inbox_bytes
 
     def _tell(self, error: bytes) -> None:
         """The last word to the client, unless it would land in the middle of a row."""

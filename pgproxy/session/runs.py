@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from classifier.model import Classification
+from pgproxy.session.large import ValueDigest
 
 _MAX_TAGS = 16  # a string of a million statements must not fill the trail with command tags
 
@@ -31,6 +32,7 @@ class StatementRun:
     finished_at: float | None = None
     reported: bool = False
     sql: bytes = b""  # of a statement that makes names, kept for whoever is asked about one of them later
+    digest: ValueDigest | None = None  # of a Bind that passed without being kept
     unrecorded_sql: bytes | None = None  # a Parse, which enters the trail only if it fails
 
     def add_tag(self, tag: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from classifier.model import Classification, Environment
 from pgproxy.errors import ProxyError
+from pgproxy.session.large import Large
 from pgproxy.session.replies import Expected
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.statements import PreparedStatement
@@ -56,3 +57,4 @@ class Unit:
     covered: bool = False  # by the approval of its replication connection
     ready: bytes = b""  # of a start-up: the server's ReadyForQuery, withheld from the client
     run: StatementRun | None = None
+    large: Large | None = None  # the last message, not among `messages`, whose rest may still be arriving

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from pgproxy.protocol.framing import (
     BACKEND_PASS_THROUGH,
     BACKEND_TYPES,
+    FRONTEND_LARGE,
     FRONTEND_PASS_THROUGH,
     FRONTEND_TYPES,
+    HEAD,
+    LARGE_MESSAGE_LIMIT,
     Framer,
 )
 from pgproxy.protocol.violation import ProtocolViolation
@@ -213,6 +216,103 @@ def test_a_large_message_in_many_pieces_takes_linear_time() -> None:
     for start in range(0, len(message), 64):
         items += framer.feed(message[start : start + 64])
     assert items == [(ord("B"), message, 1)]
+
+
+# large messages
+
+
+def large(limit: int = LIMIT, large_bytes: int = 30, head_bytes: int = 12) -> Framer:
+    return Framer(FRONTEND_PASS_THROUGH, limit, FRONTEND_TYPES, FRONTEND_LARGE, large_bytes, head_bytes)
+
+
+def joined(items: list[Item], head_bytes: int = 12) -> list[Item]:
+    """Heads and their stretches joined into (type, message, HEAD); runs into one."""
+    out: list[Item] = []
+    for tag, data, count in items:
+        if count == HEAD:
+            assert len(data) == head_bytes
+            out.append((tag, data, count))
+        elif count == 0 and tag in FRONTEND_LARGE:
+            assert data and out[-1][0] == tag and out[-1][2] == HEAD
+            out[-1] = (tag, out[-1][1] + data, HEAD)
+        elif out and tag in FRONTEND_PASS_THROUGH and out[-1][0] == tag:
+            out[-1] = (tag, out[-1][1] + data, out[-1][2] + count)
+        else:
+            out.append((tag, data, count))
+    return out
+
+
+REQUESTS = [
+    make("P", b"\0select $1\0\0\0"),
+    make("B", bytes(range(26))),  # one byte more than is given whole
+    make("B", bytes(range(60))),
+    make("B", b"x" * 20),
+    make("d", b"x" * 50),
+    make("d", b"y"),
+    make("Q", b"q" * 50),
+    make("d", b"x" * 50),
+    make("F", b"f" * 25),  # just not
+    make("F", b"f" * 90),
+    make("S"),
+]
+ASKED = b"".join(REQUESTS)
+AS_ASKED = [
+    (ord("P"), REQUESTS[0], 1),
+    (ord("B"), REQUESTS[1], HEAD),
+    (ord("B"), REQUESTS[2], HEAD),
+    (ord("B"), REQUESTS[3], 1),
+    (ord("d"), REQUESTS[4] + REQUESTS[5], 2),
+    (ord("Q"), REQUESTS[6], HEAD),
+    (ord("d"), REQUESTS[7], 1),
+    (ord("F"), REQUESTS[8], 1),
+    (ord("F"), REQUESTS[9], HEAD),
+    (ord("S"), REQUESTS[10], 1),
+]
+
+
+@pytest.mark.parametrize("at", range(len(ASKED) + 1))
+def test_large_messages_come_the_same_at_every_split_point(at: int) -> None:
+    framer = large()
+    first = framer.feed(ASKED[:at])
+    assert sum(len(data) for _, data, _ in first) + framer.pending_bytes == at
+    assert joined(first + framer.feed(ASKED[at:])) == AS_ASKED
+    assert framer.pending_bytes == 0 and not framer.mid_message
+
+
+@pytest.mark.parametrize("size", [*range(1, 14), 29, 30, 31, 64])
+@pytest.mark.parametrize("head_bytes", [5, 12, 30])
+def test_large_messages_come_the_same_in_every_chunk_size(size: int, head_bytes: int) -> None:
+    framer = large(head_bytes=head_bytes)
+    items: list[Item] = []
+    for start in range(0, len(ASKED), size):
+        items += framer.feed(ASKED[start : start + size])
+        assert framer.pending_bytes <= 30
+    assert joined(items, head_bytes) == AS_ASKED
+
+
+def test_a_large_message_is_not_kept_and_its_stretches_are_not_copied() -> None:
+    framer = large(large_bytes=1000, head_bytes=100)
+    message = b"B" + LARGE_MESSAGE_LIMIT.to_bytes(4, "big") + bytes(95)
+    assert framer.feed(message) == [(ord("B"), message, HEAD)]
+    left = LARGE_MESSAGE_LIMIT - 99
+    chunk = bytes(1 << 24)
+    while left:
+        assert framer.mid_message
+        piece = chunk[:left]
+        ((_, data, count),) = framer.feed(piece)
+        assert data is piece and count == 0
+        left -= len(piece)
+    assert not framer.mid_message and framer.pending_bytes == 0
+    assert framer.feed(make("S")) == [(ord("S"), make("S"), 1)]
+
+
+def test_large_messages_have_the_servers_limit_and_others_their_own() -> None:
+    with pytest.raises(ProtocolViolation, match="invalid message length") as caught:
+        large().feed(b"B" + (LARGE_MESSAGE_LIMIT + 1).to_bytes(4, "big"))
+    assert caught.value.sqlstate == "08P01"
+    with pytest.raises(ProtocolViolation) as caught:
+        large(limit=40).feed(make("E", b"x" * 40)[:5])
+    assert caught.value.sqlstate == "54000"
 
 
 def test_the_type_sets_hold_what_passes_through() -> None:
