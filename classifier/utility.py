@@ -213,9 +213,18 @@ def _truncate(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
 
 
 def _lock(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    """ACCESS SHARE is what any SELECT of the table takes, until the end of the transaction and for the same privilege
+    ("Explicit Locking"): pg_dump takes it on every table. The stronger modes stop others."""
     for item in tree.get("relations", []):
-        walk.add(C.MAINTENANCE, "lock", walk.relation(item.get("RangeVar", {})), "locks a table")
+        relation = walk.relation(item.get("RangeVar", {}))
+        if tree.get("mode") == _ACCESS_SHARE:
+            walk.add(C.READ, "lock_access_share", relation)
+        else:
+            walk.add(C.MAINTENANCE, "lock", relation, "locks a table")
     return None
+
+
+_ACCESS_SHARE: Final = 1  # AccessShareLock, the weakest; the tree holds the mode's number
 
 
 def _procedure(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
