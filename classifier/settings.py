@@ -31,16 +31,18 @@ _GUARDS: Final[dict[str, frozenset[str]]] = {
 # Encodings in which no byte of a longer character looks like ASCII ("Character Set Support"). The others
 # could hide
 # a quote from a reader of bytes.
-_ENCODINGS: Final = frozenset(
+ENCODINGS: Final = frozenset(
     [
-        *("utf8", "unicode", "sqlascii", "eucjp", "euccn", "euckr", "euctw", "eucjis2004", "muleinternal"),
+        *("utf8", "unicode", "sqlascii", "eucjp", "euccn", "euckr"),
         *(f"latin{n}" for n in range(1, 11)),
-        *(f"iso8859{n}" for n in range(1, 17)),
+        *(f"iso8859{n}" for n in range(1, 17) if n not in (11, 12)),  # 11 and 12 are none of the server's
         *(f"win{n}" for n in (866, 874, 1250, 1251, 1252, 1253, 1254, 1255, 1256, 1257, 1258)),
         *(f"windows{n}" for n in (866, 874, 1250, 1251, 1252, 1253, 1254, 1255, 1256, 1257, 1258)),
         *("koi8r", "koi8u", "koi8", "win", "alt", "tcvn", "tcvn5712", "abc", "vscii"),
     ]
 )
+# The verb of a change to any other: no approval could make what follows it readable.
+HIDES_QUOTES: Final = "set_unreadable_encoding"
 # Superusers' settings that steer only what a session sees of its own work.
 HARMLESS_SUPERUSER: Final = frozenset(
     {
@@ -81,9 +83,11 @@ def judge(name: str, value: str | None) -> Effect | None:
             return None
         return _session()
     if name == "client_encoding":
-        if value is not None and _plain_encoding(value) in _ENCODINGS:
+        if value is None:
+            return _session()
+        if _plain_encoding(value) in ENCODINGS:
             return None
-        return _session()
+        return Effect(ActionClass.SESSION, HIDES_QUOTES, "changes to an encoding in which a character can hide a quote")
     if "." in name:
         return _session() if name.startswith(_GUARDED_EXTENSIONS) else None
     if name in _USER or name in _SPECIAL or name in HARMLESS_SUPERUSER:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from classifier.catalog import changes_catalog
 from classifier.model import Action, ActionClass, Classification, Environment, Risk, Statement
+from classifier.settings import HIDES_QUOTES
 from pgproxy.errors import Denied, InvalidText, ProxyError, StatementUnknown, TooLarge
 from pgproxy.policy import Mode
 from pgproxy.session import effects, replication
@@ -75,7 +76,16 @@ class Reading:
             own = self._now(unit, unit.text, shown, unit.prepared)
         else:
             own = self._classification_of(unit, unit.text)
-        return None if own is None else self._with_executed(unit, own)
+        if own is None:
+            return None
+        joined = self._with_executed(unit, own)
+        if joined is not None and c.policy.mode is Mode.ENFORCE and _hides_quotes(joined):
+            unit.refusal = Denied(
+                "pgproxy: this client_encoding is not supported",
+                detail="in this encoding a character can hide a quote, or pgproxy has no table of it",
+                hint="use UTF8",
+            )
+        return joined
 
     def _classification_of(self, unit: Unit, text: str) -> Classification | None:
         c = self._
@@ -190,6 +200,11 @@ def is_barrier(classification: Classification, touched: bool) -> bool:
         if touched and any(a.cls is ActionClass.TRANSACTION for a in statement.actions):
             return True
     return False
+
+
+def _hides_quotes(classification: Classification) -> bool:
+    """Not something to ask a human: whatever followed could not be read, and would be `unknown`."""
+    return any(a.verb == HIDES_QUOTES for s in classification.statements for a in s.actions)
 
 
 def _names_are_ascii(classification: Classification) -> bool:

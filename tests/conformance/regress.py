@@ -195,6 +195,7 @@ def dangerous_verbs() -> frozenset[str]:
             "read_large_object",
             "read_server_file",
             "set_guard",
+            "set_unreadable_encoding",
             "set_role",
             "set_config",
             "update_pg_settings",

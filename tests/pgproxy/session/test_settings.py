@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 
+from classifier.settings import ENCODINGS
 from pgproxy.session.settings import CODECS, Settings, codec_of, split_search_path, version_number
 from tests.pgproxy.session.playbook import settings
 
@@ -18,6 +19,12 @@ def test_encodings_whose_trailing_bytes_may_be_ascii_are_none(name: str) -> None
 
 @pytest.mark.parametrize("name", ["utf8", "UTF-8", "unicode", "latin1", "iso_8859-1", "win-1252", "euc jp"])
 def test_names_are_compared_without_case_and_punctuation(name: str) -> None:
+    assert codec_of(name) is not None
+
+
+@pytest.mark.parametrize("name", sorted(ENCODINGS))
+def test_what_may_be_set_can_be_read(name: str) -> None:
+    """Or every statement after a SET that nobody was asked about would be unknown."""
     assert codec_of(name) is not None
 
 
