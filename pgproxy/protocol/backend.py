@@ -104,35 +104,47 @@ def read_negotiate_protocol_version(m: bytes) -> tuple[int, list[bytes]]:
 
 
 def error_response(
-    severity: str, sqlstate: str, text: str, detail: str | None = None, hint: str | None = None
+    severity: str,
+    sqlstate: str,
+    text: str,
+    detail: str | None = None,
+    hint: str | None = None,
+    codec: str = "utf-8",
 ) -> bytes:
-    """An ErrorResponse with the fields S, V, C, M and, where given, D and H."""
-    return message(tags.ERROR_RESPONSE, _report(severity, sqlstate, text, detail, hint))
+    """An ErrorResponse with the fields S, V, C, M and, where given, D and H; in the client's encoding."""
+    return message(tags.ERROR_RESPONSE, _report(severity, sqlstate, text, detail, hint, codec))
 
 
 def old_error_response(severity: str, text: str) -> bytes:
     """An ErrorResponse of protocols 1 and 2, as the server still sends it to their clients: the byte E and a
     String, without a length."""
-    return bytes([tags.ERROR_RESPONSE]) + _text(f"{severity}:  {text}\n")
+    return bytes([tags.ERROR_RESPONSE]) + _text(f"{severity}:  {text}\n", "utf-8")
 
 
-def notice_response(sqlstate: str, text: str, detail: str | None = None, hint: str | None = None) -> bytes:
-    """A NoticeResponse of severity NOTICE."""
-    return message(tags.NOTICE_RESPONSE, _report("NOTICE", sqlstate, text, detail, hint))
+def notice_response(
+    sqlstate: str, text: str, detail: str | None = None, hint: str | None = None, codec: str = "utf-8"
+) -> bytes:
+    """A NoticeResponse of severity NOTICE; in the client's encoding."""
+    return message(tags.NOTICE_RESPONSE, _report("NOTICE", sqlstate, text, detail, hint, codec))
 
 
-def _report(severity: str, sqlstate: str, text: str, detail: str | None, hint: str | None) -> bytes:
-    body = b"S" + _text(severity) + b"V" + _text(severity) + b"C" + _text(sqlstate) + b"M" + _text(text)
+def _report(severity: str, sqlstate: str, text: str, detail: str | None, hint: str | None, codec: str) -> bytes:
+    body = b"S" + _text(severity, codec) + b"V" + _text(severity, codec)
+    body += b"C" + _text(sqlstate, codec) + b"M" + _text(text, codec)
     if detail is not None:
-        body += b"D" + _text(detail)
+        body += b"D" + _text(detail, codec)
     if hint is not None:
-        body += b"H" + _text(hint)
+        body += b"H" + _text(hint, codec)
     return body + b"\x00"
 
 
-def _text(value: str) -> bytes:
-    """Comments of reviewers end up here: a NUL must not start a new field, nor a lone surrogate raise."""
-    return value.replace("\x00", "").encode("utf-8", "replace") + b"\x00"
+def _text(value: str, codec: str) -> bytes:
+    """Comments of reviewers end up here: a NUL must not start a new field, nor a lone surrogate raise, nor a character
+    that the client's encoding lacks, which is shown by its number."""
+    whole = value.replace("\x00", "").encode("utf-8", "replace")
+    if codec == "utf-8":
+        return whole + b"\x00"
+    return whole.decode("utf-8").encode(codec, "backslashreplace") + b"\x00"
 
 
 def ready_for_query(status: int) -> bytes:

@@ -300,6 +300,7 @@ class Judgement:
                         f"pgproxy: waiting for approval {unit.approval_id}",
                         f"classes: {', '.join(unit.classification.classes)}; rule: {unit.rule}; expires: {expires}",
                         f"a reviewer decides at {c.console}",
+                        c.settings.told_codec,
                     )
                 )
             )
@@ -529,7 +530,9 @@ class Judgement:
             data, expected = refusals.in_failed_transaction(unit, run, nonce)
         else:
             assert unit.refusal is not None
-            data, expected = refusals.substitute(unit, run, unit.refusal, nonce, replication=c.replication is not None)
+            data, expected = refusals.substitute(
+                unit, run, unit.refusal, nonce, c.settings.told_codec, replication=c.replication is not None
+            )
         c.replies.sent(expected)
         if expected.kind is ReplyKind.QUERY:
             c.segment += 1

@@ -226,7 +226,9 @@ class Session:
             self._close(None)
             return
         if not self._said_fatal:
-            self._tell(error_response(UpstreamLost("pgproxy: the server closed the connection")))
+            self._tell(
+                error_response(UpstreamLost("pgproxy: the server closed the connection"), self._.settings.told_codec)
+            )
         self._close("08006")
 
     def on_cancel_requested(self, _: CancelRequested) -> None:
@@ -276,7 +278,7 @@ class Session:
 
     def _advance(self) -> None:
         if self._.fatal is not None and self._.state is not GateState.CLOSED:
-            self._tell(fatal_response(self._.fatal))
+            self._tell(fatal_response(self._.fatal, self._.settings.told_codec))
             self._.emit(effects.ToServer(frontend.TERMINATE))
             self._close(None)
             return
@@ -402,7 +404,14 @@ class Session:
         """Tell the client why, and end both connections."""
         self._withdraw_if_asked(error.message)
         self._tell(
-            backend.error_response(error.severity, sqlstate or error.sqlstate, error.message, error.detail, error.hint)
+            backend.error_response(
+                error.severity,
+                sqlstate or error.sqlstate,
+                error.message,
+                error.detail,
+                error.hint,
+                self._.settings.told_codec,
+            )
         )
         self._goodbye()
         self._close(None)

@@ -14,21 +14,21 @@ from pgproxy.session.runs import StatementRun
 from pgproxy.session.units import Unit, UnitKind
 
 
-def error_response(error: ProxyError) -> bytes:
-    """The wire form of one of our errors."""
-    return backend.error_response(error.severity, error.sqlstate, error.message, error.detail, error.hint)
+def error_response(error: ProxyError, codec: str = "utf-8") -> bytes:
+    """The wire form of one of our errors, for a client that reads this encoding."""
+    return backend.error_response(error.severity, error.sqlstate, error.message, error.detail, error.hint, codec)
 
 
-def fatal_response(error: ProxyError) -> bytes:
+def fatal_response(error: ProxyError, codec: str) -> bytes:
     """The wire form of an error that ends the connection, whatever its own severity."""
-    return backend.error_response("FATAL", error.sqlstate, error.message, error.detail, error.hint)
+    return backend.error_response("FATAL", error.sqlstate, error.message, error.detail, error.hint, codec)
 
 
 def substitute(
-    unit: Unit, run: StatementRun, error: ProxyError, nonce: str, *, replication: bool = False
+    unit: Unit, run: StatementRun, error: ProxyError, nonce: str, codec: str, *, replication: bool = False
 ) -> tuple[bytes, Expected]:
     """The message to send instead of the unit's messages, and what to expect for it."""
-    refusal = Refusal(nonce, error_response(error), error.sqlstate)
+    refusal = Refusal(nonce, error_response(error, codec), error.sqlstate)
     name = f"pgproxy_denied_{nonce}".encode()
     match unit.kind:
         case UnitKind.QUERY if replication:

@@ -126,6 +126,12 @@ class Settings:
         return None if "client_encoding" in self._uncertain else self._codec
 
     @property
+    def told_codec(self) -> str:
+        """Of what pgproxy itself says: the encoding reported last, for the client heard of no other yet. In one that
+        cannot be read here every byte of ASCII is itself."""
+        return self._codec or "ascii"
+
+    @property
     def client_encoding(self) -> str:
         """As reported, for messages."""
         return self._client_encoding

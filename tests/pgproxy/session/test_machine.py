@@ -96,6 +96,16 @@ def test_not_approved_is_refused_by_the_server_itself(status: str, sqlstate: str
     play.allowed(SELECT)  # the session goes on
 
 
+def test_an_error_of_ours_is_in_the_clients_encoding() -> None:
+    """And a character the encoding has not is shown by its number."""
+    play = Playbook(encodings=("LATIN1", "UTF8"))
+    play.parks(DROP) >> resolved("denied", comment="né 日") << effects.Record >> events.Recorded(True)
+    play << effects.ToServer
+    refused = play.last.data.split(b"pgproxy_denied_")[1][:24].decode()
+    play >> answers(error("42601", f"syntax error at or near pgproxy_denied_{refused}"), ready()) << effects.ToClient
+    assert b"Dn\xe9 \\u65e5; approval a1\x00" in play.last.data
+
+
 def test_only_the_error_that_carries_the_nonce_is_swapped() -> None:
     play = Playbook()
     play.parks(DROP) >> resolved("denied") << effects.Record >> events.Recorded(True) << effects.ToServer
