@@ -3,7 +3,8 @@
 `SUITES` is a scratch copy of the suites' folder after its `setup.sh`; its `run_suite.sh` runs one suite against one
 port and writes `{test: outcome}`. Each suite runs directly, through pgproxy in `observe`, and in `enforce` (with
 `notice: off`) before a robot that approves everything over HTTP. A test that passes directly and not through pgproxy
-is a regression, unless `suites_excused.txt` names it and says why. Exit status 0 when there is none.
+is a regression, unless `suites_excused.txt` names it and says why, or the folder's `flaky/` lists it as differing
+between direct runs. Exit status 0 when there is none.
 
 `--store DSN` puts the store elsewhere than into the embedded, durable PostgreSQL: every statement then waits for that
 server's commit instead of this machine's disk.
@@ -59,9 +60,11 @@ class Comparison:
     excused: list[str]
 
 
-def compare(direct: Result, through: Result, excused: Iterable[tuple[str, str]]) -> Comparison:
-    """A test that the proxy's run did not reach counts as a regression: nothing was shown."""
-    lost = sorted(direct.passed - through.passed)
+def compare(
+    direct: Result, through: Result, excused: Iterable[tuple[str, str]], unstable: Iterable[str] = ()
+) -> Comparison:
+    """A test that the proxy's run did not reach counts as a regression: nothing was shown. `unstable` says nothing."""
+    lost = sorted(direct.passed - through.passed - set(unstable))
     names = {test for mode, test in excused if mode in (through.mode, "*")}
     key = f"{through.suite}:"
     return Comparison(
@@ -82,6 +85,13 @@ def read_excused(text: str) -> list[tuple[str, str]]:
             raise ValueError(f"{EXCUSED.name}:{number}: not `MODE SUITE:TEST  # why`")
         found.append((mode, test))
     return found
+
+
+def flaky(folder: Path, suite: str) -> set[str]:
+    """Tests that differ between two direct runs, as the folder's own measurements list them."""
+    listed = folder / "flaky" / f"{suite}.txt"
+    lines = listed.read_text().splitlines() if listed.is_file() else []
+    return {test for line in lines if (test := line.split("  #", 1)[0].strip()) and not test.startswith("#")}
 
 
 def run_suite(folder: Path, suite: str, mode: str, port: int, server: str) -> Result:
@@ -223,7 +233,7 @@ def main() -> int:
     for mode in modes:
         for one in run_mode(folder, mode, arguments.suites, *options):
             against = direct[one.suite]
-            found = compare(against, one, excused)
+            found = compare(against, one, excused, flaky(folder, one.suite))
             bad += len(found.regressions)
             lines.append(
                 f"{one.suite:16} {mode:8} {len(one.passed):7} {len(against.passed):7} {len(found.excused):8}"
