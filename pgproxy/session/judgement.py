@@ -220,8 +220,7 @@ class Judgement:
                     classification=unit.classification.to_dict(),
                     risk=str(unit.classification.risk),
                     rule=park.rule,
-                    required_approvals=park.required_approvals,
-                    approver_groups=park.groups,
+                    requirements=park.requirements,
                     timeout_s=park.timeout_s,
                     binding=unit.binding,
                     context={

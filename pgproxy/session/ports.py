@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from classifier.model import Classification, Environment
+from pgproxy.policy import Escalation, Requirement
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,26 @@ class Requester:
 
 
 @dataclass(frozen=True, slots=True)
+class GrantKey:
+    """What a grant may be keyed by beside agent, database and database user: `text_sha256` of the statement's raw
+    bytes, `shape`, a fingerprint that stands for the statement only where neither its class nor its objects depend on
+    its constants (None elsewhere), `environment`, a digest of role and search_path, and `transaction`, which names
+    the transaction block of this session that is open (None outside of one)."""
+
+    text_sha256: str
+    shape: str | None
+    environment: str
+    transaction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ApprovalRequest:
     """A parked statement. `sha256` is over the statement's raw bytes as the client sent them (hex);
     `params` are `{"type": name or oid, "value": text or None}` in order; `binding` is a digest of everything the
     approval is bound to (statement bytes, parameter types and values, session, role, search_path) that the claim
-    compares again."""
+    compares again. With `wait` the session waits and the request dies with it; without (`pgproxy.wait=return`) the
+    request outlives it, and `retry_binding`, the binding without the session, finds it again. `budget` is set for a
+    result that ran into one: `{"rule", "per", "rows", "bytes", "passed_rows", "passed_bytes"}`."""
 
     requester: Requester
     sql: str
@@ -43,29 +59,45 @@ class ApprovalRequest:
     classification: dict[str, Any]
     risk: str
     rule: str
-    required_approvals: int
-    approver_groups: Sequence[str]
+    requirements: Sequence[Requirement]
     timeout_s: float
     binding: str
     context: dict[str, Any] = field(default_factory=dict)
+    policy_version: str = ""
+    wait: bool = True
+    retry_binding: str = ""
+    grant_key: GrantKey | None = None  # None: no grant may stand in for a decision
+    channels: Sequence[str] = ()
+    notify: Sequence[str] = ()
+    escalations: Sequence[Escalation] = ()
+    message: str | None = None
+    budget: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedApproval:
+    """`status`: `pending`; or at once what a grant, or the earlier decision on a `wait=return` request, has settled,
+    and then `ApprovalGateway.wait` answers without waiting."""
+
     id: str
     expires_at: datetime
+    status: str = "pending"
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedApproval:
     """How a request left `pending`: status `approved`, `denied`, `expired` or `withdrawn`; for a denial the last
-    decision's reviewer and comment; `reviewers` everyone who decided."""
+    decision's reviewer and comment; `reviewers` everyone who decided. `sql` is set when a reviewer changed the
+    statement: what was approved is that text. `row_cap`: no more rows than that."""
 
     id: str
     status: str
     reviewer: str | None = None
     comment: str | None = None
     reviewers: tuple[str, ...] = ()
+    sql: str | None = None
+    modified_by: str | None = None
+    row_cap: int | None = None
 
 
 class ApprovalGateway(Protocol):

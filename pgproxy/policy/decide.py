@@ -1,16 +1,15 @@
-"""From a classification and an identity to what happens: forward, park or deny. Pure.
+"""The decision for one statement.
 
 This version knows the built-in policy only: privileged classes need one approval by any reviewer, everything else
-is allowed. The shape is that of the policy file (the strictest outcome wins: deny > approve > allow), so that rules
-slot in without the session noticing.
+is allowed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from classifier.model import UNPRIVILEGED, Classification
+from pgproxy.policy.decisions import Decision, Deny, Facts, Forward, Identity, Mode, Park, Replication, Requirement
 
 BUILT_IN_RULE = "built-in"
 BUILT_IN_VERSION = "built-in-1"
@@ -19,28 +18,8 @@ BUILT_IN_VERSION = "built-in-1"
 REPLICATION_START = "ReplicationStart"
 
 
-class Mode(StrEnum):
-    """`observe` classifies and audits; it never parks or denies."""
-
-    ENFORCE = "enforce"
-    OBSERVE = "observe"
-
-
-class Replication(StrEnum):
-    """What becomes of a replication connection: none of them, or those that a human approves."""
-
-    DENY = "deny"
-    APPROVE = "approve"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who is at the other end, as far as authentication established it."""
-
-    agent: str
-    owner: str | None
-    db_user: str
-    database: str
+# Of a start-up packet, where nothing but the identity is known yet.
+UNKNOWN_FACTS = Facts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,37 +32,6 @@ class Policy:
     replication: Replication = Replication.DENY
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """Let it pass. `observed`: it would have been parked or denied, had the mode been `enforce`."""
-
-    rule: str
-    observed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Park:
-    """Ask a human; `groups` empty means any reviewer."""
-
-    rule: str
-    timeout_s: float
-    required_approvals: int = 1
-    groups: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Deny:
-    """Refuse without asking. `unsupported`: it is not offered here to anybody."""
-
-    rule: str
-    reason: str
-    hint: str | None = None
-    unsupported: bool = False
-
-
-Decision = Forward | Park | Deny
-
-
 def is_privileged(classification: Classification) -> bool:
     """Privileged by class, whatever the classifier's own flag says: the stricter of the two counts."""
     return classification.privileged or any(
@@ -91,7 +39,9 @@ def is_privileged(classification: Classification) -> bool:
     )
 
 
-def decide(classification: Classification, identity: Identity, policy: Policy) -> Decision:
+def decide(
+    classification: Classification, identity: Identity, policy: Policy, facts: Facts = UNKNOWN_FACTS
+) -> Decision:
     """The decision for one statement of one identity.
 
     A privileged statement of an agent without an owner is denied: nobody could be kept from approving their own
@@ -114,4 +64,4 @@ def decide(classification: Classification, identity: Identity, policy: Policy) -
             f'agent "{identity.agent}" has no owner, so no one may approve for it',
             "name an owner for the agent under agents, or set auth.default_owner",
         )
-    return Park(BUILT_IN_RULE, policy.approval_timeout_s)
+    return Park(BUILT_IN_RULE, policy.approval_timeout_s, (Requirement(BUILT_IN_RULE),))

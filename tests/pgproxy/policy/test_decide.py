@@ -12,6 +12,7 @@ from pgproxy.policy import (
     Park,
     Policy,
     Replication,
+    Requirement,
     decide,
     is_privileged,
 )
@@ -57,7 +58,7 @@ def test_observe_forwards_everything_and_says_what_it_would_have_done(identity: 
 
 def test_a_park_carries_what_the_request_needs() -> None:
     decision = decide(classification(ActionClass.EXPORT), OWNED, Policy(approval_timeout_s=7.0))
-    assert decision == Park("built-in", 7.0, 1, ())
+    assert decision == Park("built-in", 7.0, (Requirement("built-in", (), 1),))
 
 
 START = Classification(
