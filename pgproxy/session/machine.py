@@ -37,6 +37,7 @@ from pgproxy.session.events import (
 from pgproxy.session.gate import Gate
 from pgproxy.session.judgement import Judgement
 from pgproxy.session.large import Fate
+from pgproxy.session.reading import settings_changed_by
 from pgproxy.session.refusals import error_response, fatal_response
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.statements import PreparedStatement, sql_name
@@ -328,8 +329,9 @@ class Session:
             if statement.prepares is not None:
                 made = PreparedStatement(run.sql, (), statement.prepared or classification)
                 c.statements.prepared(sql_name(statement.prepares), made, certain=certain)
-            if statement.settings:
-                c.settings.may_have_changed(statement.settings)
+            changed = settings_changed_by(statement, c.settings)
+            if changed:
+                c.settings.may_have_changed(changed)
         if c.settings.touched_in_transaction:
             c.settings.may_have_changed(("search_path",))  # COMMIT and ROLLBACK may have brought another back
 

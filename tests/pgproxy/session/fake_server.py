@@ -15,7 +15,7 @@ from pgproxy.protocol.body import message
 _EXTENDED = frozenset({tags.PARSE, tags.BIND, tags.EXECUTE, tags.DESCRIBE, tags.CLOSE, tags.FLUSH})
 _WORDS = frozenset(
     {"SELECT", "ROWS", "INSERT", "DEFERRED", "FAIL", "DROP", "COPY", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT"}
-    | {"PREPARE", "EXECUTE", "DEALLOCATE", "DISCARD", "SET"}
+    | {"PREPARE", "EXECUTE", "DEALLOCATE", "DISCARD", "SET", "DECLARE", "FETCH"}
 )
 
 
