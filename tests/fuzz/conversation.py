@@ -105,7 +105,9 @@ def messages_of(case: Case, corpus: list[seeds.Seed]) -> list[bytes]:
 
 def circumstances_of(case: Case) -> Circumstances:
     chance = case.chance("circumstances")
-    happens = chance.choice(["nothing"] * 10 + ["cancel", "cancel", "half closed", "lost", "terminate", "ended", "server lost"])
+    happens = chance.choice(
+        ["nothing"] * 10 + ["cancel", "cancel", "half closed", "lost", "terminate", "ended", "server lost"]
+    )
     return Circumstances(
         world_seed=chance.randrange(2**32),
         approve=chance.choice([1.0, 1.0, 0.5, 0.0]),
@@ -236,5 +238,3 @@ def play(messages: list[bytes], how: Circumstances, counts: Counter[str]) -> Exc
     except Exception as failure:
         return failure
     return None
-
-

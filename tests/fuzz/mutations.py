@@ -77,6 +77,37 @@ def any_message(chance: random.Random) -> bytes:
     )()
 
 
+def _move(chance: random.Random) -> Messages:
+    name, portal = chance.choice([b"x", b"y", b""]), chance.choice([b"p", b"p", b""])
+    by_name = chance.choice([b"execute x", b"execute y", b"deallocate x", b"deallocate y"])
+    match chance.randrange(8):
+        case 0:
+            return [parse(name, text(chance))]
+        case 1:
+            return [parse(name, chance.choice([by_name, by_name, privileged(chance)]))]
+        case 2:
+            return [bind(portal, name)]
+        case 3:
+            return [execute(portal, chance.choice([0, 1]))]
+        case 4:
+            return [bind(portal, name), execute(portal)]
+        case 5:
+            return [message(b"Q", text(chance) + b"\0")]
+        case 6:
+            return [message(b"Q", by_name + b"\0")]
+        case _:
+            return [message(b"C", chance.choice([b"Sx", b"Sy", b"S", b"Pp"]) + b"\0")]
+
+
+def story(chance: random.Random, messages: Messages, other: Messages) -> Messages:
+    """Moves of somebody who knows the rules: few names, whole batches, a transaction that keeps portals open."""
+    moves = [message(b"Q", b"begin\0")] if chance.random() < 0.7 else []
+    for _ in range(chance.choice([3, 5, 8, 12])):
+        moves += _move(chance) + chance.choice([[SYNC], [SYNC], [FLUSH], []])
+    at = chance.randrange(len(messages) + 1)
+    return [*messages[:at], *moves, *messages[at:]]
+
+
 def _position(chance: random.Random, messages: Messages) -> int:
     return chance.randrange(len(messages)) if messages else 0
 
@@ -154,7 +185,9 @@ def mutilate_text(chance: random.Random, messages: Messages, other: Messages) ->
         kind, body = messages[at][:1], messages[at][5:]
         cut = chance.randrange(len(body) + 1)
         pieces = [b"", b"\0", b"\xff\xfe", b"\xe2\x82", b"'", b"\\'", b"--", b"/*", b"$$", b";", b"x" * 70, b"\0\0\0\0"]
-        messages[at] = message(kind, body[:cut] + chance.choice(pieces) + body[cut if chance.random() < 0.8 else cut + 9 :])
+        messages[at] = message(
+            kind, body[:cut] + chance.choice(pieces) + body[cut if chance.random() < 0.8 else cut + 9 :]
+        )
     return messages
 
 
@@ -188,7 +221,12 @@ def count_too_many(chance: random.Random, messages: Messages, other: Messages) -
 
 
 def wrong_phase(chance: random.Random, messages: Messages, other: Messages) -> Messages:
-    made = [message(b"p", b"secret\0"), message(b"X", b""), b"\0\0\0\x08\x04\xd2\x16\x2f", bytes([chance.randrange(256)])]
+    made = [
+        message(b"p", b"secret\0"),
+        message(b"X", b""),
+        b"\0\0\0\x08\x04\xd2\x16\x2f",
+        bytes([chance.randrange(256)]),
+    ]
     at = chance.randrange(len(messages) + 1)
     return [*messages[:at], chance.choice(made), *messages[at:]]
 
@@ -209,7 +247,7 @@ def put_privileged(chance: random.Random, messages: Messages, other: Messages) -
 
 Mutation = Callable[[random.Random, Messages, Messages], Messages]
 ALL: list[Mutation] = [
-    insert, insert, insert, as_drivers_do, duplicate, delete, swap, reorder, splice, interleave, mutilate_text,
+    insert, insert, story, story, as_drivers_do, duplicate, delete, swap, reorder, splice, interleave, mutilate_text,
     rename, rename, put_privileged, put_privileged,
 ]  # fmt: skip
 # After these the connection mostly ends, so they come seldom.

@@ -32,7 +32,8 @@ _PRIVILEGED = re.compile(
 _MARK = re.compile(rb"leak_\d", re.IGNORECASE)
 # With standard_conforming_strings on.
 _HIDDEN = re.compile(
-    r"""  [eE]'(?:[^'\\]|\\.|'')*'  |  '[^']*'  |  "[^"]*"  |  --[^\r\n]*  |  (\$\w*\$).*?\1  """, re.VERBOSE | re.DOTALL
+    r"""  [eE]'(?:[^'\\]|\\.|'')*'  |  '[^']*'  |  "[^"]*"  |  --[^\r\n]*  |  (\$\w*\$).*?\1  """,
+    re.VERBOSE | re.DOTALL,
 )
 _SPACE = " \t\n\r\f\v"
 

@@ -313,7 +313,9 @@ def main() -> None:
     with recording() as recorder:
         for name in CLIENTS:
             # In a process of its own: libpq's connect holds Python's lock, which the recorder needs to answer it.
-            subprocess.run([sys.executable, "-m", "tests.fuzz.record", name, str(recorder.port)], check=True, timeout=60)
+            subprocess.run(
+                [sys.executable, "-m", "tests.fuzz.record", name, str(recorder.port)], check=True, timeout=60
+            )
             for number, (first, messages) in enumerate(recorder.take()):
                 path = seeds.DIRECTORY / (f"{name}.txt" if not number else f"{name}-{number + 1}.txt")
                 path.write_text(seeds.written(first, messages, f"recorded from {name}"), "ascii")

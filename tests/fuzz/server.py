@@ -79,7 +79,9 @@ def translated(statement: str) -> str:
         case "DISCARD":
             return "DISCARD ALL"
         case "COPY":
-            return "COPY t FROM STDIN" if re.search(r"\bfrom\s+stdin\b", statement, re.IGNORECASE) else "COPY t TO STDOUT"
+            return (
+                "COPY t FROM STDIN" if re.search(r"\bfrom\s+stdin\b", statement, re.IGNORECASE) else "COPY t TO STDOUT"
+            )
         case "SET" if (found := _SET.fullmatch(statement)) and found[1].lower() in ("search_path", "client_encoding"):
             return f"SET {found[1].lower()} TO {found[2]}"
         case _ if word in _ROWS:
@@ -200,8 +202,9 @@ class SqlServer(FakeServer):
         for value, said in zip(self._values, shown, strict=True):
             if (value is None) != (said is None):
                 return False
-            if value is not None and value.isalnum() and said not in (value.decode("ascii"), "\\x" + value.hex()):
-                # Binary numbers are shown as numbers; letters and digits only ever stand for themselves.
-                if len(value) not in (2, 4, 8):
-                    return False
+            # Binary numbers are shown as numbers; other letters and digits only ever stand for themselves.
+            if value is None or not value.isalnum() or len(value) in (2, 4, 8):
+                continue
+            if said not in (value.decode("latin-1"), "\\x" + value.hex()):
+                return False
         return True
