@@ -14,7 +14,7 @@ from pgproxy.session import effects, events
 from pgproxy.session.ports import ApprovalRequest
 from pgproxy.session.states import GateState
 from tests.fuzz import mutations, seeds
-from tests.fuzz.server import Claim, Leak, SqlServer
+from tests.fuzz.server import Claim, SqlServer
 from tests.pgproxy.session.playbook import Cache
 from tests.pgproxy.session.world import World
 
@@ -31,7 +31,7 @@ class Left(Exception):
 
 
 @lru_cache(maxsize=4_000)
-def _classify(text: str, environment: Environment) -> Classification:
+def classified(text: str, environment: Environment) -> Classification:
     return classify(text, environment)
 
 
@@ -39,7 +39,7 @@ class RealCache(Cache):
     """The real classifier, whose answers come at once or (empty) have to be awaited."""
 
     def lookup(self, text: str, environment: Environment) -> Classification | None:
-        return None if self.empty else _classify(text, environment)
+        return None if self.empty else classified(text, environment)
 
 
 class FuzzWorld(World):
@@ -52,7 +52,7 @@ class FuzzWorld(World):
         return SqlServer()
 
     def classify(self, text: str, environment: Environment) -> Classification:
-        return _classify(text, environment)
+        return classified(text, environment)
 
     def spend(self, request: ApprovalRequest) -> None:
         executes = request.context.get("executes", {})

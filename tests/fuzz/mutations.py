@@ -108,6 +108,38 @@ def story(chance: random.Random, messages: Messages, other: Messages) -> Message
     return [*messages[:at], *moves, *messages[at:]]
 
 
+def remake(chance: random.Random, messages: Messages, other: Messages) -> Messages:
+    """A name is made, relied upon, made anew, and what relies on it runs; any step may be missing or come otherwise."""
+    inner, outer, portal = b"x", chance.choice([b"y", b"e"]), chance.choice([b"p", b"p", b""])
+
+    def made(name: bytes, sql: bytes) -> bytes:
+        if chance.random() < 0.7 or oracle.is_privileged(sql.decode()):
+            return parse(name, sql)
+        return message(b"Q", b"prepare %s as %s\0" % (name, sql))
+
+    gone = [b"deallocate " + inner, b"deallocate all"]
+    steps = [
+        made(inner, chance.choice([b"select 1", b"insert into t values (1)"])),
+        parse(outer, b"execute " + inner),
+        message(b"Q", b"begin\0"),
+        bind(portal, outer),
+        chance.choice([message(b"C", b"S" + inner + b"\0"), message(b"Q", chance.choice(gone) + b"\0")]),
+        made(inner, chance.choice([privileged(chance), oracle.PREPARABLE.format(7).encode()])),
+        execute(portal),
+        chance.choice([bind(b"", outer) + execute(b""), message(b"Q", b"execute %s\0" % inner)]),
+    ]
+    moves: Messages = []
+    for step in steps:
+        if chance.random() < 0.07:
+            continue
+        moves.append(step)
+        if chance.random() < 0.07:
+            moves.append(any_message(chance))
+        moves += chance.choice([[SYNC], [SYNC], [FLUSH], []])
+    at = chance.randrange(len(messages) + 1)
+    return [*messages[:at], *moves, *messages[at:]]
+
+
 def _position(chance: random.Random, messages: Messages) -> int:
     return chance.randrange(len(messages)) if messages else 0
 
@@ -247,8 +279,8 @@ def put_privileged(chance: random.Random, messages: Messages, other: Messages) -
 
 Mutation = Callable[[random.Random, Messages, Messages], Messages]
 ALL: list[Mutation] = [
-    insert, insert, story, story, as_drivers_do, duplicate, delete, swap, reorder, splice, interleave, mutilate_text,
-    rename, rename, put_privileged, put_privileged,
+    insert, insert, remake, remake, story, story, as_drivers_do, duplicate, delete, swap, reorder, splice, interleave,
+    mutilate_text, rename, rename, put_privileged, put_privileged,
 ]  # fmt: skip
 # After these the connection mostly ends, so they come seldom.
 BREAKING: list[Mutation] = [flip_bits, lie_about_length, count_too_many, wrong_phase]
