@@ -455,6 +455,7 @@ class Gate:
                 self._refuse_changed(self._pop(), run)
                 return
         self._pop()
+        run.executed = True
         self._judgement.guard(run)
         self._pass(message, Expected(ReplyKind.EXECUTE, run=run, may_copy_in=may_copy_in(run.classification)))
 

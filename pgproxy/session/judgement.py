@@ -456,6 +456,7 @@ class Judgement:
             unit.statement_id, unit.classification, c.now, unit.approval_id, unit.decision, unit.reviewers
         )
         run.covered = unit.covered
+        run.executed = unit.kind in (UnitKind.QUERY, UnitKind.FUNCTION_CALL)
         unit.run = run
         if unit.kind is UnitKind.START_UP:
             c.admission = unit
@@ -506,6 +507,7 @@ class Judgement:
     def guard(self, run: StatementRun) -> None:
         """A statement goes to the server, to be bound or to be executed. If it changes what texts or names mean,
         the next judgement waits for it."""
+        run.completed = False
         if is_barrier(run.classification, self._.settings):
             self.barriers[run] = run.classification
 

@@ -29,6 +29,8 @@ class StatementRun:
     refused: bool = False  # a substitute went in its place
     covered: bool = False  # by its connection's approval, which does not end with it
     portal_open: bool = False
+    executed: bool = False  # the server was told to run it, which a Bind alone does not
+    completed: bool = False  # and said that it has, to the Execute sent last
     finished_at: float | None = None
     reported: bool = False
     # of a statement that makes names, kept for whoever is asked about one of them later, or that executes some

@@ -65,6 +65,14 @@ FOUND = {
         mutations.parse(b"x", b"DELETE FROM leak_7"),
         mutations.execute(b""),
     ],
+    "a PREPARE that was bound and never executed": [
+        mutations.parse(b"", b"prepare x as select 1"),
+        mutations.parse(b"x", b"; EXPLAIN ANALYZE DELETE FROM leak_756"),
+        mutations.bind(b"p", b""),
+        mutations.SYNC,
+        q(b"execute x"),
+        mutations.SYNC,
+    ],
 }
 
 

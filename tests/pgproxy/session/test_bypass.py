@@ -336,3 +336,33 @@ def test_a_cursor_in_the_place_of_a_portal() -> None:
     play >> answers(complete("DECLARE CURSOR"), ready(tags.IN_TRANSACTION)) << effects.ToClient
     play >> sends(frontend.execute(b"p")) << to_server(frontend.execute(b"p"))
     assert play.session._.settings.environment.search_path is None
+
+
+def test_a_prepare_that_was_bound_and_never_executed() -> None:
+    """Its portal ended with the batch, and the name was taken for what the PREPARE would have made of it. (Found by
+    tests.fuzz.)"""
+    world = attack(
+        batch(frontend.parse(b"", b"PREPARE x AS SELECT 1"), frontend.parse(b"x", DROP), frontend.bind(b"p", b"")),
+        frontend.query(b"EXECUTE x"),
+    )
+    assert world.requests["a1"].context["executes"] == {"x": ["DROP t"]}
+
+
+def test_a_deallocate_that_was_bound_and_never_executed() -> None:
+    world = attack(
+        batch(frontend.parse(b"x", b"SELECT 1"), frontend.parse(b"d", b"DEALLOCATE x"), frontend.bind(b"p", b"d")),
+        frontend.query(b"EXECUTE x"),
+    )
+    assert not world.errors() and "SELECT 1" in world.server.ran
+
+
+def test_a_prepare_executed_again_where_the_server_skips() -> None:
+    """It had completed once, so its second, skipped Execute counted as completed, too."""
+    attack(
+        batch(frontend.parse(b"m", b"PREPARE x AS SELECT 1")),
+        frontend.query(b"BEGIN") + batch(frontend.bind(b"p", b"m"), frontend.execute(b"p")),
+        frontend.query(b"DEALLOCATE x") + batch(frontend.parse(b"x", DROP)),
+        batch(frontend.execute(b"none"), frontend.execute(b"p")),
+        frontend.query(b"ROLLBACK"),
+        frontend.query(b"EXECUTE x"),
+    )
