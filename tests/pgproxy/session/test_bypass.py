@@ -244,9 +244,9 @@ def test_a_portal_of_execute_whose_name_was_made_anew() -> None:
     """EXECUTE looks its name up when the portal runs, and was judged at its Bind."""
     world = attack(
         batch(frontend.parse(b"x", b"SELECT 1"), frontend.parse(b"e", b"EXECUTE x")),
-        frontend.query(b"BEGIN") + batch(frontend.bind(b"p", b"e")),
+        frontend.query(b"BEGIN") + batch(frontend.bind(b"", b"e")),
         batch(frontend.close(tags.STATEMENT, b"x"), frontend.parse(b"x", DROP)),
-        batch(frontend.execute(b"p")),
+        batch(frontend.execute(b"")),
     )
     assert world.errors()[-1]["C"] == "42501" and not world.closed and world.server.status == "E"
     assert "SELECT 1" not in world.server.ran
@@ -257,9 +257,8 @@ def test_a_portal_of_execute_of_execute_whose_inner_name_was_made_anew() -> None
         batch(
             frontend.parse(b"x", b"SELECT 1"), frontend.parse(b"y", b"EXECUTE x"), frontend.parse(b"e", b"EXECUTE y")
         ),
-        frontend.query(b"BEGIN") + batch(frontend.bind(b"p", b"e")),
-        frontend.query(b"DEALLOCATE x") + batch(frontend.parse(b"x", DROP)),
-        batch(frontend.execute(b"p")),
+        frontend.query(b"BEGIN") + batch(frontend.bind(b"", b"e")),
+        batch(frontend.close(tags.STATEMENT, b"x"), frontend.parse(b"x", DROP)) + batch(frontend.execute(b"")),
     )
 
 
@@ -267,9 +266,8 @@ def test_a_portal_of_execute_after_the_search_path_was_changed() -> None:
     """What EXECUTE runs is planned anew when the portal runs."""
     world = attack(
         batch(frontend.parse(b"x", b"SELECT f"), frontend.parse(b"e", b"EXECUTE x")),
-        frontend.query(b"BEGIN") + batch(frontend.bind(b"p", b"e")),
-        frontend.query(b"SET search_path TO other"),
-        batch(frontend.execute(b"p")),
+        frontend.query(b"BEGIN") + batch(frontend.bind(b"", b"e")),
+        batch(frontend.parse(b"s", b"SET search_path TO other"), run(b"s", b"q"), frontend.execute(b"")),
     )
     assert "SELECT f" not in world.server.ran and world.errors()[-1]["C"] == "42501"
 
@@ -277,9 +275,18 @@ def test_a_portal_of_execute_after_the_search_path_was_changed() -> None:
 def test_a_portal_of_execute_runs_while_nothing_has_changed() -> None:
     world = World(4, approve=0.0)
     world.client(batch(frontend.parse(b"x", b"ROWS 3"), frontend.parse(b"e", b"EXECUTE x")))
-    world.client(frontend.query(b"BEGIN") + batch(frontend.bind(b"p", b"e"), frontend.execute(b"p")))
+    world.client(frontend.query(b"BEGIN") + batch(run(b"e")))
     world.settle()
     assert world.server.ran == ["BEGIN", "EXECUTE x", "ROWS 3"] and not world.errors()
+
+
+def test_a_named_portal_of_execute_could_be_run_by_any_fetch() -> None:
+    """`FETCH ALL p` and `MOVE ALL p` run it, from inside a portal or a string, where no name is followed."""
+    world = attack(
+        batch(frontend.parse(b"x", b"SELECT 1"), frontend.parse(b"e", b"EXECUTE x")),
+        frontend.query(b"BEGIN") + batch(frontend.bind(b"p", b"e")),
+    )
+    assert world.errors()[-1]["C"] == "42501" and not world.server.bound
 
 
 def test_two_statements_of_one_name_in_a_string_that_failed() -> None:
