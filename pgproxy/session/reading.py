@@ -82,7 +82,7 @@ class Reading:
         if unit.portal and unit.stood_for and unit.refusal is None and c.policy.mode is Mode.ENFORCE:
             unit.refusal = Denied(
                 "pgproxy: a named portal cannot execute a prepared statement by its name",
-                detail="the name may stand for another statement by the time a FETCH, in whatever text, runs the portal",
+                detail="the name may stand for another statement by the time a FETCH runs the portal",
                 hint="use the unnamed portal, or bind the prepared statement itself",
             )
         if joined is not None and c.policy.mode is Mode.ENFORCE and _hides_quotes(joined):
