@@ -480,6 +480,7 @@ class Judgement:
             c.segment += 1
         if unit.stood_for or any(s.prepares is not None for s in unit.classification.statements):
             run.sql = unit.sql
+            run.conforming = c.settings.environment.standard_conforming_strings
         if unit.kind is UnitKind.BIND and unit.stood_for:
             run.stood_for, run.environment = dict(unit.stood_for), self._reading_environment()
         for statement in unit.classification.statements:
