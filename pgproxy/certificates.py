@@ -132,6 +132,9 @@ def server_context(cert: Path, key: Path, client_ca: Path | None) -> tuple[ssl.S
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    # No resumption, as the server has none: each connection proves its certificate anew.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
     context.set_alpn_protocols([ALPN])
     before = read_certificate("cert", cert)
     load_pair(context, cert, key)

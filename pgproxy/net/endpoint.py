@@ -138,6 +138,18 @@ class Endpoint(asyncio.Protocol):
         await self._fill(1)
         return self._buffer[0]
 
+    async def peek_type(self, besides: int) -> int:
+        """The type of the next message that is not of type `besides`; nothing is taken."""
+        at = 0
+        while True:
+            await self._fill(at + 5)
+            if self._buffer[at] != besides:
+                return self._buffer[at]
+            length = int.from_bytes(self._buffer[at + 1 : at + 5], "big")
+            if not 4 <= length <= _STARTUP_MESSAGE_BYTES:
+                return self._buffer[at]  # whoever takes it refuses it
+            at += length + 1
+
     async def start_tls(
         self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
     ) -> ssl.SSLObject:

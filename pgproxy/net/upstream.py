@@ -111,10 +111,10 @@ class Upstream:
 
 
 async def _is_refused(server: Endpoint) -> bool:
-    """Whether the server's first answer is an ErrorResponse. One that leaves without an answer has not refused: the
-    caller meets its absence when it reads."""
+    """Whether the server's first answer is an ErrorResponse; an older one says first which protocol it speaks. One that
+    leaves without an answer has not refused: the caller meets its absence when it reads."""
     with contextlib.suppress(ConnectionResetError):
-        return await server.peek() == tags.ERROR_RESPONSE
+        return await server.peek_type(besides=tags.NEGOTIATE_PROTOCOL_VERSION) == tags.ERROR_RESPONSE
     return False
 
 

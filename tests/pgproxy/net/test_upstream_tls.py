@@ -47,13 +47,17 @@ def upstream(server: TlsServer, sslmode: str, *, host: str = "127.0.0.1", root: 
 
 
 def packet(user: str) -> bytes:
-    return startup.startup_message([(b"user", user.encode()), (b"database", b"postgres")])
+    """As sessions ask: PostgreSQL 15 answers 3.2 with NegotiateProtocolVersion, even before it refuses."""
+    parameters = [(b"user", user.encode()), (b"database", b"postgres")]
+    return startup.startup_message(parameters, minor=startup.NEWEST_MINOR)
 
 
 async def answer(to: Upstream, user: str = "trusted") -> tuple[bool, int, dict[str, str]]:
-    """Whether in TLS; the server's first message, and its error."""
+    """Whether in TLS; the server's first message beside the protocol version, and its error."""
     endpoint, secured = await to.start(packet(user))
-    kind, message = await endpoint.read_message()
+    kind = tags.NEGOTIATE_PROTOCOL_VERSION
+    while kind == tags.NEGOTIATE_PROTOCOL_VERSION:
+        kind, message = await endpoint.read_message()
     endpoint.abort()
     return secured is not None, kind, backend.read_error(message) if kind == tags.ERROR_RESPONSE else {}
 
