@@ -350,7 +350,7 @@ class Events:
 
     async def next(self) -> dict[str, Any]:
         name = ""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             async for line in self._lines:
                 if line.startswith("id: "):
                     self.last_id = line[4:]
@@ -363,7 +363,7 @@ class Events:
         raise EOFError
 
     async def until_connected(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             async for line in self._lines:
                 if line == ": connected":
                     return
@@ -400,8 +400,9 @@ async def test_every_client_of_the_stream_sees_every_change_as_it_was(app: FastA
         await resumed.aclose()
 
 
-async def test_streams_end_cleanly_when_the_server_stops(app: FastAPI) -> None:
-    async with httpx.AsyncClient(headers=bearer(DAVE)) as client, asyncio.timeout(4):
+async def test_streams_end_cleanly_when_the_server_stops(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("approvals.api.server.SHUTDOWN_TIMEOUT_S", 3600)  # it is not this that ends them
+    async with httpx.AsyncClient(headers=bearer(DAVE)) as client, asyncio.timeout(60):
         async with serve(app, "127.0.0.1", 0) as server:
             address = f"http://127.0.0.1:{server.port}/v1/approvals/events"
             responses = [await client.send(client.build_request("GET", address), stream=True) for _ in range(3)]
@@ -420,7 +421,7 @@ async def test_a_client_that_leaves_is_forgotten(app: FastAPI) -> None:
         async with client.stream("GET", f"http://127.0.0.1:{server.port}/v1/approvals/events") as response:
             await Events(response.aiter_lines()).until_connected()
             assert app.state.stream.client_count == 1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while app.state.stream.client_count:  # noqa: ASYNC110  (the server tells nobody)
                 await asyncio.sleep(0.01)
 
@@ -428,7 +429,7 @@ async def test_a_client_that_leaves_is_forgotten(app: FastAPI) -> None:
 async def test_a_quiet_stream_keeps_the_connection_alive(app: FastAPI) -> None:
     app.state.stream._keepalive_s = 0.05
     async with (
-        asyncio.timeout(5),
+        asyncio.timeout(60),
         serve(app, "127.0.0.1", 0) as server,
         httpx.AsyncClient(headers=bearer(DAVE)) as client,
         client.stream("GET", f"http://127.0.0.1:{server.port}/v1/approvals/events") as response,

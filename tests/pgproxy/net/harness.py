@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+import asyncpg
 
 from classifier.classify import classify
 from classifier.model import Classification, Environment
@@ -25,6 +27,27 @@ from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode, Policy, Replication
 from pgproxy.protocol import backend, frontend, startup, tags
 from pgproxy.session.ports import ApprovalRequest, OpenedApproval, ResolvedApproval
+
+PATIENCE_S = 60.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what must happen, however slow the machine."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - others set no event
+            await asyncio.sleep(0.01)
+
+
+async def until_asleep(server: EmbeddedServer, pid: int) -> None:
+    """The server has come to this session's pg_sleep."""
+    admin = await asyncpg.connect(host=str(server.socket_dir), port=server.port, user="postgres", database="postgres")
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            look = "select wait_event from pg_stat_activity where pid = $1"
+            while await admin.fetchval(look, pid) != "PgSleep":  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.01)
+    finally:
+        await admin.close()
 
 
 class Analyzer:
@@ -108,7 +131,7 @@ class Client:
     async def until_ready(self) -> list[tuple[int, bytes]]:
         seen = []
         while True:
-            seen.append(await asyncio.wait_for(self.message(), 20))
+            seen.append(await asyncio.wait_for(self.message(), PATIENCE_S))
             if seen[-1][0] == tags.READY_FOR_QUERY:
                 return seen
 
@@ -116,7 +139,7 @@ class Client:
         seen: list[tuple[int, bytes]] = []
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
             while True:
-                seen.append(await asyncio.wait_for(self.message(), 20))
+                seen.append(await asyncio.wait_for(self.message(), PATIENCE_S))
         return seen
 
     async def query(self, sql: bytes) -> list[tuple[int, bytes]]:
@@ -178,9 +201,7 @@ class Proxy:
 
     async def quiet(self) -> None:
         """Until no session is left."""
-        async with asyncio.timeout(10):
-            while self.listener.sessions():  # noqa: ASYNC110 - a test's patience
-                await asyncio.sleep(0.01)
+        await until(lambda: not self.listener.sessions())
 
 
 def trusting(server: EmbeddedServer) -> Upstream:
