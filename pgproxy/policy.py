@@ -53,6 +53,16 @@ class Policy:
     replication: Replication = Replication.DENY
 
 
+class PolicyInForce:
+    """The policy of now: replaced as a whole, and taken up by each session between two statements."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.current = policy
+
+    def replace(self, policy: Policy) -> None:
+        self.current = policy
+
+
 @dataclass(frozen=True, slots=True)
 class Forward:
     """Let it pass. `observed`: it would have been parked or denied, had the mode been `enforce`."""

@@ -5,7 +5,8 @@
    now (the store is away) it is tried again until it is, and the successor starts meanwhile.
 2. A process whose channel closes is as good as dead: it gets a moment to end, then SIGKILL.
 3. Stopping drains: workers first, while reviewers can still decide, then the control process. Each gets SIGTERM and
-   its time, then SIGKILL; a second signal from the person at the terminal cuts that short.
+   its time (workers the time to drain, and some to tell everybody), then SIGKILL. A second signal from the person at
+   the terminal reaches them as a second SIGTERM, and they end at once; a third one kills them.
 4. Children are sessions of their own: Ctrl-C and a closed terminal reach the supervisor alone. If it is killed,
    their channels close and they end by themselves.
 
@@ -51,7 +52,9 @@ class Timing:
     stable_after_s: float = 60.0  # a life this long forgets earlier failures
     on_exit_s: float = 5.0
     orphan_s: float = 5.0  # between a closed channel and SIGKILL
+    worker_stop_s: float = 15.0  # beside the time for draining, which a worker keeps by itself
     control_stop_s: float = 10.0
+    hurry_s: float = 10.0
     reload_s: float = 5.0
     insist_after_s: float = 1.0
 
@@ -107,7 +110,7 @@ class Supervisor:
         self._workers = workers
         self._node = node
         self._on_exit = on_exit
-        self._drain_timeout_s = drain_timeout_s
+        self.drain_timeout_s = drain_timeout_s
         self._command = command
         self._extra = dict(extra or {})
         self._environ = dict(os.environ if environ is None else environ)
@@ -119,6 +122,7 @@ class Supervisor:
         self._stop_asked = asyncio.Event()
         self._stop_asked_at = 0.0
         self._hurry = asyncio.Event()
+        self._kill = asyncio.Event()
         self._start_failed = False  # told apart from being asked to stop, which it leads to
 
     def children(self) -> list[Child]:
@@ -126,12 +130,16 @@ class Supervisor:
         return [self._children[key] for key in sorted(self._children)]
 
     def request_stop(self) -> None:
-        """Ends `wait`; asked again (a person who insists, not `make` passing on the same Ctrl-C), ends draining."""
+        """Ends `wait`; asked again (a person who insists, not `make` passing on the same Ctrl-C), ends draining, and
+        asked once more, everything."""
         now = time.monotonic()
-        if self._stop_asked.is_set() and now - self._stop_asked_at >= self._timing.insist_after_s:
+        if self._stop_asked.is_set() and now - self._stop_asked_at < self._timing.insist_after_s:
+            return
+        if self._hurry.is_set():
+            self._kill.set()
+        elif self._stop_asked.is_set():
             self._hurry.set()
-        elif not self._stop_asked.is_set():
-            self._stop_asked_at = now
+        self._stop_asked_at = now
         self._stop_asked.set()
 
     async def start(self) -> None:
@@ -142,12 +150,12 @@ class Supervisor:
                 for index in range(self._workers):
                     launching.create_task(self._launch(WORKER, index))
         except BaseExceptionGroup as group:
-            self._hurry.set()
+            self._kill.set()
             await self.stop()
             raise group.exceptions[0] from None
         except BaseException:
             self._start_failed = True
-            self._hurry.set()
+            self._kill.set()
             await self.stop()
             raise
 
@@ -158,7 +166,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Drains and ends every process, workers first, and tells `on_exit` of each."""
         self._stop_asked.set()
-        await self._end(WORKER, self._drain_timeout_s)
+        await self._end(WORKER, self.drain_timeout_s + self._timing.worker_stop_s)
         await self._end(CONTROL, self._timing.control_stop_s)
         for errand in tuple(self._errands):
             errand.cancel()
@@ -320,15 +328,21 @@ class Supervisor:
         ends = [*keepers, *(self._errand(self._exit_of(child)) for child in unkept)]
         if not ends:
             return
-        hurry = self._errand(self._hurry.wait())
+        hurry, kill = self._errand(self._hurry.wait()), self._errand(self._kill.wait())
         gone = self._errand(asyncio.wait(ends))
-        await asyncio.wait((gone, hurry), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((gone, hurry, kill), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        if hurry.done() and not gone.done() and not kill.done():
+            for child in children:
+                if child.process.returncode is None:
+                    _signal(child, signal.SIGTERM)
+            await asyncio.wait((gone, kill), timeout=self._timing.hurry_s, return_when=asyncio.FIRST_COMPLETED)
         for child in [child for child in self.children() if child.role == role]:
             if child.process.returncode is None:
                 _log.warning("%s pid=%d does not stop: killed", child.name, child.pid)
                 _kill(child)
         await gone
         hurry.cancel()
+        kill.cancel()
 
     def _errand(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)

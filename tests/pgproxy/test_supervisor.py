@@ -18,7 +18,16 @@ import pytest
 from pgproxy.channel import ChannelError
 from pgproxy.supervisor import Child, Supervisor, SupervisorError, Timing
 
-QUICK = Timing(start_s=20, backoff_first_s=0.02, backoff_last_s=0.2, orphan_s=0.2, control_stop_s=5, on_exit_s=2)
+QUICK = Timing(
+    start_s=20,
+    backoff_first_s=0.02,
+    backoff_last_s=0.2,
+    orphan_s=0.2,
+    control_stop_s=5,
+    on_exit_s=2,
+    worker_stop_s=0.2,
+    hurry_s=0.5,
+)
 
 CHILD = """
 import asyncio, os, signal, sys
@@ -34,6 +43,9 @@ async def main():
     if how == "hang" and hello.role == "worker": await asyncio.sleep(60)
     await channel.ready(index=hello.index)
     await channel.stopping()
+    if how == "draining" and hello.role == "worker":
+        await channel.hurrying()
+        print("hurried", flush=True)
     if how == "stubborn" and hello.role == "worker": await asyncio.sleep(60)
 asyncio.run(main())
 """
@@ -71,7 +83,7 @@ async def start(exits: Exits) -> AsyncIterator[Start]:
 
     yield start
     for supervisor in running:
-        supervisor._hurry.set()
+        supervisor._kill.set()
         await supervisor.stop()
 
 
@@ -248,6 +260,17 @@ async def test_insisting_cuts_draining_short_but_one_signal_told_twice_does_not(
     assert not stopping.done()
     supervisor.request_stop()
     await asyncio.wait_for(stopping, 60)
+
+
+async def test_insisting_reaches_workers_as_a_second_signal(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    supervisor = await start("draining", workers=1, drain_timeout_s=600, timing=replace(QUICK, hurry_s=60))
+    supervisor.request_stop()
+    stopping = asyncio.ensure_future(supervisor.stop())
+    await asyncio.sleep(0.1)
+    assert not stopping.done()
+    supervisor._hurry.set()
+    await asyncio.wait_for(stopping, 60)
+    assert capfd.readouterr().out == "hurried\n"
 
 
 async def test_reload_reaches_every_process(start: Start, capfd: pytest.CaptureFixture[str]) -> None:

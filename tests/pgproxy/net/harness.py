@@ -20,7 +20,7 @@ from pgproxy.embedded import EmbeddedServer
 from pgproxy.metrics import NullMetrics
 from pgproxy.net.auth import AgentAuthenticator
 from pgproxy.net.errands import Errands
-from pgproxy.net.listener import Listener, ListenerOptions
+from pgproxy.net.listener import Listener, ListenerOptions, Terms
 from pgproxy.net.ports import Parking, Services
 from pgproxy.net.startup import Access, AgentAccount
 from pgproxy.net.upstream import Upstream
@@ -77,6 +77,8 @@ class Store:
     requests: dict[str, ApprovalRequest] = field(default_factory=dict)
     status: dict[str, str] = field(default_factory=dict)
     answers: dict[str, asyncio.Future[ResolvedApproval]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     slow: asyncio.Event | None = None  # `open` answers once this is set
 
@@ -101,11 +103,11 @@ class Store:
     async def withdraw(self, approval_id: str, reason: str) -> bool:
         ok = self.status[approval_id] in ("pending", "approved")
         if ok:
-            self.status[approval_id] = "withdrawn"
+            self.status[approval_id], self.reasons[approval_id] = "withdrawn", reason
         return ok
 
     async def finish(self, approval_id: str, status: str, outcome: dict[str, Any]) -> None:
-        self.status[approval_id] = status
+        self.status[approval_id], self.outcomes[approval_id] = status, outcome
 
     async def decide(self, id_: str, status: str) -> None:
         await self.arrived.wait()
@@ -174,6 +176,10 @@ class Proxy:
     services: Services
     store: Store
     trail: Trail
+    terms: Terms
+
+    def sessions(self) -> list[dict[str, Any]]:
+        return [live.describe() for live in self.listener.directory.live()]
 
     async def connect(self) -> Client:
         return Client(*await asyncio.open_connection("127.0.0.1", self.port))
@@ -201,7 +207,7 @@ class Proxy:
 
     async def quiet(self) -> None:
         """Until no session is left."""
-        await until(lambda: not self.listener.sessions())
+        await until(lambda: not self.sessions())
 
 
 def trusting(server: EmbeddedServer) -> Upstream:
@@ -230,13 +236,14 @@ async def proxy(
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     policy = Policy(mode, replication=replication)
-    listener = Listener(services, access, policy, classify, ListenerOptions("http://c", **options), nowhere)
+    terms = Terms(access, policy, ListenerOptions("http://c", **options))
+    listener = Listener(services, terms, classify, nowhere)
     async with asyncio.TaskGroup() as tasks:
         await listener.start(tasks, sock)
         try:
-            yield Proxy(sock.getsockname()[1], listener, services, store, trail)
+            yield Proxy(sock.getsockname()[1], listener, services, store, trail, terms)
         finally:
-            await listener.stop()
+            listener.stop()
             await errands.close(2)
 
 

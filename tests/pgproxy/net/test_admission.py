@@ -167,7 +167,7 @@ async def test_an_idle_session_is_ended_and_one_that_works_is_not(server: Embedd
         idle = await p.start()
         await _idle(idle, b"terminating connection due to idle-session timeout", "57P05")
         assert not errors(await running.until_ready())
-        assert {s["state"] for s in p.listener.sessions()} >= {"parked"}
+        assert {s["state"] for s in p.sessions()} >= {"parked"}
         assert values(await in_transaction.query(b"select 7")) == [b"7"]
         for client in (running, parked, in_transaction):
             await client.close()

@@ -77,7 +77,7 @@ async def test_what_the_agent_says_is_taken_out_and_kept(server: EmbeddedServer)
         )
         assert values(await client.query(b"show work_mem")) == [b"8MB"]
         assert errors(await client.query(b"show pgproxy.reason"))[0]["C"] == "42704"
-        (session,) = p.listener.sessions()
+        (session,) = p.sessions()
         assert (session["reason"], session["ticket"], session["owner"]) == ("the monthly one", "OPS-12", "alice")
         await client.close()
 
@@ -138,7 +138,7 @@ async def test_an_encoding_from_alter_role_is_refused(server: EmbeddedServer) ->
             await client.close()
             client = await p.start()
             assert client.parameters[b"search_path"] == b"nowhere"
-            (live,) = [v for v in p.listener._sessions.values() if v.started.agent == "agent"]
+            (live,) = [v for v in p.listener.directory.live() if v.started.agent == "agent"]
             assert live.started.settings.environment.search_path == ("nowhere",)
             await client.close()
         finally:
@@ -293,7 +293,7 @@ async def test_a_client_that_does_not_read_costs_no_memory(server: EmbeddedServe
     async with proxy(trusting(server)) as p:
         client = await p.start()
         client.send(frontend.query(b"select repeat('x', 10000) from generate_series(1, 50000)"))  # 500 MB
-        (live,) = p.listener._sessions.values()
+        (live,) = p.listener.directory.live()
         await until(lambda: live.relay._server_paused)
         assert live.relay._client.transport.get_write_buffer_size() < 4 << 20
         await client.close()
@@ -306,7 +306,7 @@ async def test_a_client_that_only_sends_is_held_back(server: EmbeddedServer) -> 
         client.send(frontend.query(b"select pg_sleep(600)"))
         await until_asleep(server, client.key[0])
         client.send(frontend.query(b"drop table none") + frontend.query(b"select 1") * 400_000)
-        (live,) = p.listener._sessions.values()
+        (live,) = p.listener.directory.live()
         await until(lambda: live.relay._client_paused)
         assert live.relay._session._gate.inbox_bytes < 60 << 20
         client.writer.transport.abort()
@@ -371,7 +371,8 @@ async def test_a_violation_ends_both_sides(server: EmbeddedServer) -> None:
 async def test_an_administrator_ends_a_session(server: EmbeddedServer) -> None:
     async with proxy(trusting(server)) as p:
         client = await p.start()
-        assert p.listener.end(p.listener.sessions()[0]["id"]) and not p.listener.end("none")
+        directory = p.listener.directory
+        assert directory.end(p.sessions()[0]["id"]) and not directory.end("none")
         assert (await client.fatal())["C"] == "57P01"
         await client.close()
 
