@@ -55,7 +55,7 @@ class Timing:
     worker_stop_s: float = 15.0  # beside the time for draining, which a worker keeps by itself
     control_stop_s: float = 10.0
     hurry_s: float = 10.0
-    reload_s: float = 5.0
+    reload_s: float = 15.0
     insist_after_s: float = 1.0
 
 
@@ -102,11 +102,11 @@ class Supervisor:
         command: Command = default_command,
         extra: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
-        stop_on_hangup: bool = False,
+        on_hangup: Callable[[], Awaitable[object]] | None = None,
         timing: Timing | None = None,
     ) -> None:
         self.router = Router()
-        self._settings_wire = settings_wire
+        self.settings_wire = settings_wire  # of every process started from now on
         self._workers = workers
         self._node = node
         self._on_exit = on_exit
@@ -114,7 +114,7 @@ class Supervisor:
         self._command = command
         self._extra = dict(extra or {})
         self._environ = dict(os.environ if environ is None else environ)
-        self._stop_on_hangup = stop_on_hangup
+        self.on_hangup = on_hangup  # None: it stops the run, as a closed terminal does
         self._timing = timing or Timing()
         self._children: dict[tuple[str, int], Child] = {}
         self._keepers: dict[tuple[str, int], asyncio.Task[None]] = {}
@@ -172,21 +172,45 @@ class Supervisor:
             errand.cancel()
         await asyncio.gather(*self._errands, return_exceptions=True)
 
-    async def reload(self) -> None:
-        """Calls `reload` of every process; one that does not know it goes on as it is."""
-        for child in self.children():
-            try:
-                await child.channel.call("child", "reload", None, self._timing.reload_s)
-            except ChannelError as error:
-                _log.warning("%s does not reload: %s", child.name, error)
+    async def reload(self, params: Any = None) -> list[str]:
+        """Calls `reload` of every process, and ends those that fail, for their successors begin with the settings of
+        now; their names."""
+        children = self.children()
+        taken = await asyncio.gather(*(self._reload(child, params) for child in children))
+        failed = [child for child, ok in zip(children, taken, strict=True) if not ok]
+        for child in failed:
+            _signal(child, signal.SIGTERM)
+        return [child.name for child in failed]
+
+    async def _reload(self, child: Child, params: Any) -> bool:
+        if not child.ready.done():
+            # It may have been greeted with the settings of before, and answers once it is ready.
+            await asyncio.wait(
+                (child.ready, child.channel.closed),
+                timeout=self._timing.reload_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        try:
+            await child.channel.call("child", "reload", params, self._timing.reload_s)
+        except ChannelError as error:
+            _log.warning("%s does not reload: %s", child.name, error)
+            return False
+        return True
+
+    async def tell(self, target: str, method: str, params: Any) -> bool:
+        """A call whose answer does not matter; whether it was taken."""
+        try:
+            await self.router.call(target, method, params)
+        except ChannelError:
+            return False
+        return True
 
     async def run(self, on_ready: Callable[[], Awaitable[None]] | None = None) -> None:
-        """The whole life: starts, calls `on_ready`, and drains on SIGTERM or SIGINT. SIGHUP reloads."""
+        """The whole life: starts, calls `on_ready`, and drains on SIGTERM or SIGINT; SIGHUP does `on_hangup`."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
-        hangup = self.request_stop if self._stop_on_hangup else lambda: self._errand(self.reload())
-        loop.add_signal_handler(signal.SIGHUP, hangup)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         try:
             starting = loop.create_task(self.start())
             stopping = loop.create_task(self.wait())
@@ -204,6 +228,12 @@ class Supervisor:
             await self.stop()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+
+    def _hung_up(self) -> None:
+        if self.on_hangup is None:
+            self.request_stop()
+        else:
+            self._errand(_awaited(self.on_hangup()))
 
     # -- one process
 
@@ -248,7 +278,7 @@ class Supervisor:
         return child
 
     async def _greet(self, child: Child) -> None:
-        hello = Hello(self._settings_wire, child.role, child.index, child.instance, self._node, self._extra)
+        hello = Hello(self.settings_wire, child.role, child.index, child.instance, self._node, self._extra)
         with contextlib.suppress(ChannelError):  # it died at once; its keeper sees that
             await greet(child.channel, hello)
 
@@ -349,6 +379,10 @@ class Supervisor:
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
         return task
+
+
+async def _awaited(work: Awaitable[object]) -> None:
+    await work
 
 
 def _signal(child: Child, number: signal.Signals) -> None:

@@ -38,6 +38,8 @@ async def main():
     async def who(_): return [hello.role, hello.index, hello.instance, hello.settings, hello.node, os.getpid()]
     async def crash(_): os._exit(7)
     async def reload(_): print("reload", hello.role, flush=True)
+    async def stale(_): raise ValueError
+    if how == "stale" and hello.role == "worker": reload = stale; reload.__name__ = "reload"
     for one in (who, crash, reload): channel.handle(one.__name__, one)
     if how == "fail" and hello.role == "worker" and hello.index == 1: sys.exit(3)
     if how == "hang" and hello.role == "worker": await asyncio.sleep(60)
@@ -273,9 +275,19 @@ async def test_insisting_reaches_workers_as_a_second_signal(start: Start, capfd:
     assert capfd.readouterr().out == "hurried\n"
 
 
+async def test_a_process_that_cannot_reload_is_started_again_with_the_settings_of_now(start: Start) -> None:
+    supervisor = await start("stale", workers=1)
+    before = child(supervisor, "worker")
+    supervisor.settings_wire = '{"settings": 2}'
+    assert await supervisor.reload() == ["worker 0"]
+    await until(lambda: (now := child(supervisor, "worker")) is not None and now is not before and now.ready.done())
+    assert (await supervisor.router.call("worker:0", "who"))[3] == '{"settings": 2}'
+    assert await supervisor.tell("control", "who", None) and not await supervisor.tell("control", "what", None)
+
+
 async def test_reload_reaches_every_process(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
     supervisor = await start()
-    await supervisor.reload()
+    assert await supervisor.reload() == []
     assert sorted(capfd.readouterr().out.split("\n")) == ["", "reload control", "reload worker", "reload worker"]
 
 
@@ -287,8 +299,9 @@ CHILD = {child!r}
 async def on_exit(*_): pass
 async def main():
     supervisor = Supervisor("", workers=1, node="n", on_exit=on_exit, extra=dict(how={how!r}),
-        stop_on_hangup={stop_on_hangup}, command=lambda role, index: [sys.executable, "-c", CHILD])
+        command=lambda role, index: [sys.executable, "-c", CHILD])
     async def on_ready(): print(*(one.pid for one in supervisor.children()), flush=True)
+    supervisor.on_hangup = supervisor.reload if {on_hangup} else None
     await supervisor.run(on_ready)
     print("stopped", flush=True)
 {runner}.run(main())
@@ -296,9 +309,9 @@ async def main():
 
 
 async def run_program(
-    how: str = "", runner: str = "asyncio", stop_on_hangup: bool = False
+    how: str = "", runner: str = "asyncio", on_hangup: bool = True
 ) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader, list[int]]:
-    text = textwrap.dedent(RUN).format(child=CHILD, how=how, runner=runner, stop_on_hangup=stop_on_hangup)
+    text = textwrap.dedent(RUN).format(child=CHILD, how=how, runner=runner, on_hangup=on_hangup)
     program = await asyncio.create_subprocess_exec(sys.executable, "-c", text, stdout=subprocess.PIPE)
     assert program.stdout is not None
     pids = [int(word) for word in (await asyncio.wait_for(program.stdout.readline(), 60)).split()]
@@ -323,7 +336,7 @@ async def test_hangup_reloads_or_stops() -> None:
     assert sorted(lines) == [b"reload control\n", b"reload worker\n"]
     program.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(program.wait(), 60) == 0
-    program, out, _ = await run_program(stop_on_hangup=True)
+    program, out, _ = await run_program(on_hangup=False)
     program.send_signal(signal.SIGHUP)
     assert await asyncio.wait_for(out.read(), 60) == b"stopped\n"
     assert await program.wait() == 0
@@ -338,7 +351,7 @@ async def test_no_orphans_when_the_supervisor_is_killed(runner: str) -> None:
 
 
 async def test_ctrl_c_before_ready_ends_the_start() -> None:
-    text = textwrap.dedent(RUN).format(child=CHILD, how="hang", runner="asyncio", stop_on_hangup=False)
+    text = textwrap.dedent(RUN).format(child=CHILD, how="hang", runner="asyncio", on_hangup=False)
     text = text.replace("await supervisor.run(on_ready)", "print('begun', flush=True); await supervisor.run(on_ready)")
     program = await asyncio.create_subprocess_exec(sys.executable, "-c", text, stdout=subprocess.PIPE)
     assert program.stdout is not None
