@@ -14,7 +14,7 @@ import pytest
 from pgproxy.embedded import EmbeddedServer
 from tests.conftest import FAST
 
-HBA = "local all agent trust\nlocal replication agent trust\nlocal all postgres trust\nlocal all all scram-sha-256\n"
+HBA = "local all barred reject\nlocal all agent trust\nlocal replication agent trust\nlocal all postgres trust\nlocal all all scram-sha-256\n"
 
 
 @pytest.fixture(scope="session")
