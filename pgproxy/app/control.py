@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import fields
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from approvals.api.application import Services, create_app
-from approvals.api.server import RunningServer, serve
+from approvals.api.server import serve
+from approvals.api.stream import EventStream
 from approvals.errors import StoreUnavailable
 from approvals.lifecycle import run_expiry
 from approvals.outbox import EventRow, events_after, load_position, pending_count, save_position
 from approvals.wakeups import Wakeups
-from pgproxy import __version__
+from pgproxy import __version__, log, policy
 from pgproxy.analysis.pool import AnalyserPool
-from pgproxy.app.adapters import ApiAudit, ApiClassifier, ApiMetrics, ApiReadiness, ApiSessions
+from pgproxy.app.adapters import ApiAudit, ApiClassifier, ApiMetrics, ApiReadiness, ApiReloader, ApiSessions
 from pgproxy.app.address import bind
 from pgproxy.audit.reader import StoreReader
 from pgproxy.audit.writer import StoreWriter
-from pgproxy.certificates import CertificateError, server_context
 from pgproxy.channel import Channel
 from pgproxy.config import Settings
 from pgproxy.metrics import ControlMetrics
-from pgproxy.records import Decision, Entry, approval_entry
+from pgproxy.records import Decision, Entry, approval_entry, config_entry
 from pgproxy.session.ports import AuditUnavailable, Requester
 from pgproxy.store import open_pool
 
@@ -57,9 +58,11 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         readiness=ApiReadiness(
             channel, [] if settings.upstream.observer else ["no catalog: upstream.observer is not set"]
         ),
+        reloader=ApiReloader(channel),
         version=__version__,
     )
     app = create_app(services)
+    _answer_calls(channel, app.state.stream, audit)
     address = settings.api.listen
     try:
         await analysers.start()
@@ -77,8 +80,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
                 sock,
                 certificate=settings.api.tls.cert if settings.api.tls else None,
                 key=settings.api.tls.key if settings.api.tls else None,
-            ) as server:
-                channel.handle("reload_certificates", ApiCertificateReload(settings, server).answer)
+            ):
                 await channel.ready()
                 await channel.stopping()
             for task in running:
@@ -89,24 +91,25 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         pool.terminate()
 
 
-class ApiCertificateReload:
-    """As the workers' `CertificateReload`, for the API."""
+def _answer_calls(channel: Channel, stream: EventStream, audit: StoreWriter) -> None:
+    """What the supervisor may ask of this process."""
 
-    def __init__(self, settings: Settings, server: RunningServer) -> None:
-        self._files = settings.api.tls
-        self._server = server
+    async def reload(params: Any) -> None:
+        log.set_level(Settings.from_wire(params["settings"]).log_level)
+        await stream.recheck()
 
-    async def answer(self, _: Any) -> Any:
-        if self._files is None:
-            return []
-        try:
-            server_context(self._files.cert, self._files.key, None)
-        except CertificateError as error:
-            problem = f"the API's certificate was not reloaded, the old one stays in force: {error}"
-            _log.error("%s", problem)
-            return [problem]
-        self._server.reload_certificate()
-        return []
+    async def note_config(params: Any) -> None:
+        audit.append_soon(
+            config_entry(
+                time=datetime.fromisoformat(params["time"]),
+                event=params["event"],
+                policy_version=policy.BUILT_IN_VERSION,
+                detail=params["detail"],
+            )
+        )
+
+    channel.handle("reload", reload)
+    channel.handle("note_config", note_config)
 
 
 async def follow_approvals(pool: Pool, wakeups: Wakeups, audit: StoreWriter, metrics: ControlMetrics) -> None:

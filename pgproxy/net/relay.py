@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, assert_never
 
 from pgproxy.errors import InternalError, UpstreamUnreachable
@@ -23,6 +23,8 @@ from pgproxy.session.ports import ApprovalRequest, AuditUnavailable, StoreUnavai
 from pgproxy.session.refusals import error_response
 
 _log = logging.getLogger("pgproxy.net")
+# Of the server: idle_in_transaction_session_timeout, transaction_timeout, idle_session_timeout.
+_TIMEOUTS = frozenset({"25P03", "25P04", "57P05"})
 
 
 class Relay:
@@ -66,13 +68,15 @@ class Relay:
     def is_idle(self) -> bool:
         return self._session.is_idle and not self._closing.is_set()
 
-    async def run(self, withheld: bytes | None = None) -> None:
+    async def run(self, withheld: bytes | None = None, begun: Callable[[], None] = lambda: None) -> None:
         """Returns when the session is over; every task it started is over then, too. `withheld`: the ReadyForQuery of
-        a replication connection, which is judged before the first byte of the client."""
+        a replication connection, which is judged before the first byte of the client. `begun` is called once events
+        can be dispatched."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             if withheld is not None:
                 self.dispatch(events.ReplicationRequested(withheld))
+            begun()
             self._client.hand_over(self._from_client, self._client_ended, self._client_writable)
             self._server.hand_over(self._from_server, self._server_ended, self._server_writable)
             await self._closing.wait()
@@ -114,7 +118,10 @@ class Relay:
 
     def _from_server(self, data: bytes) -> None:
         self._services.metrics.bytes_transferred("server_to_client", len(data))
+        over = self._closing.is_set() or self._session.is_leaving
         self.dispatch(events.BackendData(data))
+        if not over and self._session.server_fatal is not None:
+            self._server_is_gone(f"ended the connection ({self._session.server_fatal})")
 
     def _client_ended(self, lost: bool) -> None:
         if not self._closing.is_set():
@@ -123,9 +130,13 @@ class Relay:
 
     def _server_ended(self, _lost: bool) -> None:
         if not self._closing.is_set() and not self._session.is_leaving:
-            self.ended_because = "the server closed the connection"
-            self._services.metrics.upstream_error("lost")
+            self._server_is_gone("closed the connection")
         self.dispatch(events.ServerClosed())
+
+    def _server_is_gone(self, how: str) -> None:
+        self.ended_because = f"the server {how}"
+        kind = "timeout" if self._session.server_fatal in _TIMEOUTS else "lost"
+        self._services.metrics.upstream_error(kind)
 
     def _client_writable(self, writable: bool) -> None:
         self._client_full = not writable

@@ -51,6 +51,26 @@ class Access:
     tls: ServerTls | None = None
     certificates: dict[str, CertificateName] = field(default_factory=dict)
 
+    def objection(self, started: Started) -> str | None:
+        """Why a session that has begun could not begin any more as it did; None when it could. (A changed password is
+        none, as for the server.) Its owner counts: whoever owns the agent now must not decide its requests."""
+        if self.authenticator is None:
+            owner = self.owners.get(started.agent, self.default_owner)
+            if started.owner is not None and owner != started.owner:
+                return "the agent's owner has changed"
+            return None
+        account = self.accounts.get(started.agent)
+        greeting = started.greeting
+        if account is None:
+            return "the agent is no longer configured"
+        if account.owner != started.owner:
+            return "the agent's owner has changed"
+        if account.upstream_user != started.db_user:
+            return "the agent's login at the server has changed"
+        if account.databases and (greeting.database not in account.databases or greeting.replication is not None):
+            return "the agent may no longer connect to this database"
+        return None
+
 
 @dataclass(slots=True)
 class Started:
@@ -183,8 +203,9 @@ async def _passthrough(
 ) -> Started:
     server, _ = await upstream.start(_packet(greeting.raw_user, greeting))
     try:
-        if not await auth.relay_authentication(client, server):
-            raise Refused
+        sqlstate = await auth.relay_authentication(client, server)
+        if sqlstate is not None:
+            raise Refused(sqlstate)
         identified(greeting.user)
         owner = access.owners.get(greeting.user, access.default_owner)
         return await _greet(client, server, greeting, greeting.user, owner, greeting.user, access.mode)
@@ -195,6 +216,10 @@ async def _passthrough(
 
 class Refused(Exception):
     """The server refused, and the client already has its words."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__()
+        self.sqlstate = sqlstate
 
 
 def _packet(user: bytes, greeting: Greeting) -> bytes:

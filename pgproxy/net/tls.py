@@ -40,7 +40,7 @@ class Secured:
 
 
 class ServerTls:
-    """Towards clients. Raises CertificateError when the files cannot be used, here and in `reload`."""
+    """Towards clients. Raises CertificateError when the files cannot be used. A reload makes a new one."""
 
     def __init__(
         self,
@@ -53,12 +53,7 @@ class ServerTls:
     ) -> None:
         self.is_required = mode == "require"
         self.demands_client_cert = demand_client_cert
-        self._files = (cert, key, client_ca)
-        self._offer = server_context(*self._files)
-
-    def reload(self) -> None:
-        """Takes the files as they are now; the old ones stay in force when it raises."""
-        self._offer = server_context(*self._files)
+        self._offer = server_context(cert, key, client_ca)
 
     async def accept(self, client: Endpoint, *, direct: bool = False) -> Secured:
         """The server's side of the handshake. `direct` (no SSLRequest before): the client must name the protocol, or

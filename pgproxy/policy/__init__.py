@@ -22,6 +22,7 @@ from pgproxy.policy.decide import (
     BUILT_IN_VERSION,
     REPLICATION_START,
     Policy,
+    PolicyInForce,
     decide,
     is_privileged,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "Park",
     "Per",
     "Policy",
+    "PolicyInForce",
     "Replication",
     "Requirement",
     "decide",

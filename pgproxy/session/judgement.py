@@ -18,6 +18,7 @@ from pgproxy.errors import (
     Denied,
     FeatureNotSupported,
     ProxyError,
+    ShuttingDown,
     StoreDown,
     TooLarge,
     TooManyParked,
@@ -207,6 +208,10 @@ class Judgement:
             self._record(unit)
             return
         if c.client_gone:
+            self._abandon(unit)
+            return
+        if c.draining is not None:
+            c.fatal = ShuttingDown(c.draining)  # nobody is asked any more
             self._abandon(unit)
             return
         unit.binding = self._binding(unit)

@@ -27,6 +27,7 @@ from pgproxy.session.events import (
     CancelRequested,
     ClaimAnswered,
     ClientClosed,
+    DrainRequested,
     EndRequested,
     Event,
     FrontendData,
@@ -68,7 +69,7 @@ class Session:
             limits.head_bytes,
         )
         self._from_server = Framer(BACKEND_PASS_THROUGH, _BACKEND_MESSAGE_BYTES, BACKEND_TYPES)
-        self._said_fatal = False
+        self.server_fatal: str | None = None  # the SQLSTATE of the error with which the server ended the connection
         self._settled_ends = 0
         self._open_outcomes: list[StatementRun] = []
         self._catalog_touched = False
@@ -99,6 +100,12 @@ class Session:
         )
 
     @property
+    def is_at_rest(self) -> bool:
+        """Idle, and nothing would be undone by its end."""
+        replies = self._.replies
+        return self.is_idle and replies.transaction_status == tags.IDLE and not replies.batch_open
+
+    @property
     def transaction_status(self) -> str:
         return chr(self._.replies.transaction_status)
 
@@ -122,6 +129,8 @@ class Session:
             raise AssertionError(f"{type(event).__name__} cannot happen while {self._.state.name}")
         if name != "ignore":
             getattr(self, name)(event)
+        if self._.draining is not None:
+            self._drain()
         produced, self._.effects = self._.effects, []
         return produced
 
@@ -176,6 +185,9 @@ class Session:
             self._violated(violation)
             return
         self._to_client(out)
+        if self.server_fatal is not None:
+            self._server_is_gone()  # it closes next; nobody is to approve anything meanwhile
+            return
         self._after_replies()
 
     def _to_client(self, out: list[bytes]) -> None:
@@ -188,7 +200,8 @@ class Session:
             self._.settings.reported(name.decode("utf-8", "replace"), value.decode("utf-8", "replace"))
         elif kind == tags.ERROR_RESPONSE:
             fields = backend.read_error(message)
-            self._said_fatal = fields.get("V", fields.get("S")) in ("FATAL", "PANIC")
+            if fields.get("V", fields.get("S")) in ("FATAL", "PANIC"):
+                self.server_fatal = fields.get("C", "XX000")
 
     def _after_replies(self) -> None:
         """Replies came in: whoever waits for them to be complete may go on."""
@@ -221,12 +234,16 @@ class Session:
             self._judgement.withdraw("the client is gone")
 
     def on_server_closed(self, _: ServerClosed) -> None:
+        self._server_is_gone()
+
+    def _server_is_gone(self) -> None:
         c = self._
-        self._withdraw_if_asked("the server's connection ended")
+        how = "closed the connection" if self.server_fatal is None else f"ended the connection ({self.server_fatal})"
+        self._withdraw_if_asked(f"the server {how}")
         if c.state is GateState.LEAVING:
             self._close(None)
             return
-        if not self._said_fatal:
+        if self.server_fatal is None:
             self._tell(
                 error_response(UpstreamLost("pgproxy: the server closed the connection"), self._.settings.told_codec)
             )
@@ -242,7 +259,25 @@ class Session:
             c.emit(effects.CancelServer())
 
     def on_end_requested(self, event: EndRequested) -> None:
+        if not self._.replies.settled:
+            self._.emit(effects.CancelServer())  # or it would finish for nobody what the client takes for ended
         self._fail(event.error or ShuttingDown(event.reason))
+
+    def on_drain_requested(self, event: DrainRequested) -> None:
+        self._.draining = event.reason
+
+    def _drain(self) -> None:
+        """Ends a session that is to end, if now is the time."""
+        c = self._
+        assert c.draining is not None
+        if c.state in (GateState.CLOSED, GateState.LEAVING):
+            return
+        if c.fatal is not None:
+            self._advance()
+            return
+        streams = c.replication is not None and c.replies.copying is not None  # which has no end of its own
+        if c.state in (GateState.OPENING, GateState.PARKED) or self.is_at_rest or streams:
+            self._fail(ShuttingDown(c.draining))
 
     # answers to effects
 
@@ -423,7 +458,7 @@ class Session:
             )
         )
         self._goodbye()
-        self._close(None)
+        self._close(error.sqlstate)
 
     def _goodbye(self) -> None:
         """Terminate, unless it would land in the middle of a message: then the server sees the connection end there, as

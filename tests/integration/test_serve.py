@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -122,6 +123,67 @@ def test_two_workers_share_sessions_and_find_each_others_cancel_keys(system: Sys
                 assert connection.execute("select 1").fetchone() == (1,)
 
 
+def test_a_reload_takes_up_what_it_can_and_says_what_it_cannot(system: System, short_directory: Path) -> None:
+    """SIGHUP, and the same over HTTP: mode, reviewers and their open streams, limits; a broken file; the trail."""
+    extra = [{"name": "carol@example.com", "token": "c" * 30, "roles": ["admin", "reviewer"]}]
+    bob = {"name": "bob@example.com", "token": TOKEN}
+    with serving(short_directory, system, reviewers=[bob, *extra]) as (dsn, reviewer):
+        config, out = short_directory / "pgproxy.yaml", short_directory / "out"
+        document = yaml.safe_load(config.read_text())
+        carol = httpx.Client(
+            base_url=reviewer.api.base_url, headers={"Authorization": f"Bearer {'c' * 30}"}, timeout=60
+        )
+
+        def reload(**changes: Any) -> httpx.Response:
+            config.write_text(yaml.safe_dump({**document, **changes}))
+            return carol.post("/v1/reload")
+
+        with carol, psycopg.connect(dsn, autocommit=True) as live:
+            assert live.execute("select 1").fetchone() == (1,)
+            answer = reload(workers=3, limits={"approval_timeout_s": 1})
+            assert answer.json() == {
+                "reloaded": True,
+                "changed": ["limits.approval_timeout_s"],
+                "needs_restart": ["workers"],
+                "problems": [],
+            }  # fmt: skip
+            with pytest.raises(psycopg.errors.QueryCanceled, match="expired"):
+                live.execute("create role never_made")
+            broken = reload(limits={"parcked": 1})
+            assert broken.status_code == 409 and "limits.parcked: unknown key" in broken.json()["problems"][0]
+            assert "pgproxy.yaml:" in broken.json()["problems"][0] and "limits.parcked: unknown key" in out.read_text()
+            assert reviewer.api.post("/v1/reload").status_code == 403
+            with carol.stream("GET", "/v1/approvals/events") as stream:
+                lines = stream.iter_lines()
+                assert next(lines) == "retry: 2000"
+                config.write_text(yaml.safe_dump({**document, "reviewers": [bob], "mode": "observe"}))
+                os.kill(serving_pid(config), signal.SIGHUP)
+                assert not [line for line in lines if line.startswith("event")]  # it ends
+            assert carol.get("/v1/approvals").status_code == 401
+            eventually(lambda: "configuration reloaded by=SIGHUP" in out.read_text(), "it is reloaded")
+            live.execute("create role made_in_observe")
+            live.execute("drop role made_in_observe")
+
+        def entries() -> list[dict[str, Any]] | None:
+            found = [e for e in reviewer.audit(limit=200) if e["kind"] == "config"]
+            return found[::-1] if len(found) == 4 else None
+
+        found = eventually(entries, "the trail has the start and each reload")
+        assert [(e["event"], e["detail"]["by"]) for e in found] == [
+            ("start", "the operator"),
+            ("reload", "carol@example.com"),
+            ("reload_refused", "carol@example.com"),
+            ("reload", "SIGHUP"),
+        ]
+        assert found[3]["detail"]["changed"] == ["mode", "reviewers[carol@example.com]", "limits.approval_timeout_s"]
+        assert TOKEN not in str(found)
+
+
+def serving_pid(config: Path) -> int:
+    """The process that was started with this configuration."""
+    return int(subprocess.run(["pgrep", "-f", str(config)], capture_output=True, text=True, check=True).stdout)
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
@@ -231,3 +293,26 @@ def cancel_once_asleep(system: System, session: psycopg.Connection[Any]) -> None
     asleep = f"select wait_event = 'PgSleep' from pg_stat_activity where pid = {session.info.backend_pid}"
     eventually(lambda: system.direct(asleep) == "t", "the server sleeps")
     session.cancel_safe(timeout=20)
+
+
+def test_sigterm_drains(system: System, short_directory: Path) -> None:
+    """A running statement is finished, an idle session and a parked one are ended; nobody is let in meanwhile."""
+    with serving(short_directory, system) as (dsn, reviewer), psycopg.connect(dsn, autocommit=True) as idle:
+        inside = psycopg.connect(dsn)
+        inside.execute("select 1")
+        waiting = system.start_psql("-c", "create role never_made", dsn=dsn)
+        request = reviewer.pending("never_made")
+        os.kill(serving_pid(short_directory / "pgproxy.yaml"), signal.SIGTERM)
+        assert "terminating connection because pgproxy is shutting down" in waiting.communicate(timeout=60)[1]
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            idle.execute("select 1")
+        assert "Connection refused" in system.run_psql("-c", "select 1", dsn=dsn).stderr
+        ready = reviewer.api.get("/readyz")
+        assert ready.status_code == 503 and "shutting down: no new sessions" in ready.json()["problems"]
+        reviewer.status(request["id"], "withdrawn")
+        assert reviewer.decide(request["id"], "approve").status_code == 409
+        assert inside.execute("select 7").fetchone() == (7,)
+        inside.commit()
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            inside.execute("select 1")
+        inside.close()

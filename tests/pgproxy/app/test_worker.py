@@ -9,9 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from pgproxy.app.worker import CertificateReload, ForeignCancels, access_of, policy_of, upstream_of
+from pgproxy.app.calls import InForce
+from pgproxy.app.terms import access_of, policy_of, upstream_of
+from pgproxy.app.worker import ForeignCancels
+from pgproxy.certificates import CertificateError
 from pgproxy.channel import Channel, ChannelError
 from pgproxy.config import Settings
+from pgproxy.net.listener import Listener, Terms
+from pgproxy.net.ports import Parking
 from pgproxy.policy import Replication
 from tests.pki import Authority
 
@@ -91,9 +96,17 @@ def test_tls_is_what_the_configuration_says(tmp_path: Path) -> None:
     assert upstream_of(Settings.model_validate({"upstream": {"dsn": "postgresql:///?host=/run"}})).tls is None
 
 
-async def test_certificates_that_cannot_be_reloaded_are_told_and_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+class Front:
+    """A listener that only remembers."""
+
+    def __init__(self) -> None:
+        self.terms: list[Terms] = []
+
+    def reconfigure(self, terms: Terms) -> None:
+        self.terms.append(terms)
+
+
+async def test_a_reload_reads_certificates_anew_and_changes_nothing_when_it_cannot(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue("proxy.test")
     data = {
@@ -101,11 +114,15 @@ async def test_certificates_that_cannot_be_reloaded_are_told_and_logged(
         "upstream": {"dsn": f"postgresql://h/?sslmode=verify-full&sslrootcert={authority.path}"},
     }
     settings = Settings.model_validate(data)
-    reload = CertificateReload(access_of(settings, b"k"), upstream_of(settings))
-    assert await reload.answer(None) == []
+    front, upstream = Front(), upstream_of(settings)
+    in_force = InForce(settings, cast(Listener, front), upstream, Parking(1), b"k")
+    await in_force.replace(settings)
+    assert front.terms[0].access.tls is not None
     pair.key.write_text("broken")
+    with pytest.raises(CertificateError, match=str(pair.key)):
+        await in_force.replace(settings.model_copy(update={"notice": False}))
+    authority.issue("proxy.test", to=pair)
     authority.path.unlink()
-    said = await reload.answer(None)
-    assert len(said) == 2 and str(pair.key) in said[0] and str(authority.path) in said[1]
-    assert all("the old ones stay in force" in line for line in said)
-    assert [r.levelname for r in caplog.records] == ["ERROR", "ERROR"]
+    with pytest.raises(CertificateError, match=str(authority.path)):
+        await in_force.replace(settings.model_copy(update={"notice": False}))
+    assert len(front.terms) == 1 and in_force.settings is settings

@@ -54,6 +54,7 @@ EVENTS: dict[type, Any] = {
     events.ServerClosed: events.ServerClosed(),
     events.CancelRequested: events.CancelRequested(),
     events.EndRequested: events.EndRequested("ended"),
+    events.DrainRequested: events.DrainRequested("drained"),
     events.Analysed: events.Analysed(classify("SELECT 1")),
     events.Recorded: events.Recorded(True),
     events.ApprovalOpened: opened(),
@@ -93,6 +94,10 @@ def test_cell(state: GateState, event: type) -> None:
         case events.ServerClosed | events.EndRequested:
             assert play.state is GateState.CLOSED
             assert effects.Close in kinds
+            assert (effects.WithdrawApproval in kinds) == (state is GateState.PARKED)
+        case events.DrainRequested:
+            at_once = state in (GateState.OPEN, GateState.OPENING, GateState.PARKED)
+            assert (play.state is GateState.CLOSED) == (effects.Close in kinds) == at_once
             assert (effects.WithdrawApproval in kinds) == (state is GateState.PARKED)
         case events.ClientClosed if state in (GateState.OPEN, GateState.PARKED, GateState.LEAVING):
             assert play.state is GateState.CLOSED
