@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from approvals.api.application import Services, create_app
 from approvals.api.server import serve
@@ -15,8 +15,10 @@ from approvals.outbox import EventRow, events_after, load_position, pending_coun
 from approvals.wakeups import Wakeups
 from pgproxy import __version__
 from pgproxy.analysis.pool import AnalyserPool
-from pgproxy.app.adapters import ApiAudit, ApiClassifier, ApiMetrics, ApiReadiness, ApiSessions
+from pgproxy.app.adapters import ApiAudit, ApiMetrics, ApiReadiness, ApiSessions
 from pgproxy.app.address import bind
+from pgproxy.app.judging import ApiClassifier, ApiJudge
+from pgproxy.app.worker import catalogs_of, policy_of
 from pgproxy.audit.reader import StoreReader
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.channel import Channel
@@ -46,10 +48,13 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
     wakeups = Wakeups(store_dsn)
     audit = StoreWriter(store_dsn, node=node)
     analysers = AnalyserPool(processes=1)
+    catalogs = catalogs_of(settings, analysers)
+    classifier = ApiClassifier(analysers, catalogs)
+    policy = policy_of(settings)
     services = Services(
         pool=pool,
         wakeups=wakeups,
-        classifier=ApiClassifier(analysers),
+        classifier=classifier,
         audit=ApiAudit(StoreReader(pool)),
         sessions=ApiSessions(channel),
         metrics=ApiMetrics(metrics),
@@ -57,11 +62,14 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
             channel, [] if settings.upstream.observer else ["no catalog: upstream.observer is not set"]
         ),
         version=__version__,
+        judge=ApiJudge(classifier, lambda: policy),
     )
     app = create_app(services)
     address = settings.api.listen
     try:
         await analysers.start()
+        if catalogs is not None:
+            await catalogs.start()
         await audit.start()
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -82,6 +90,8 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
             for task in running:
                 task.cancel()
     finally:
+        if catalogs is not None:
+            await catalogs.close()
         await analysers.close()
         await audit.close(_LAST_CALLS_S)
         pool.terminate()
@@ -118,15 +128,17 @@ async def follow_approvals(pool: Pool, wakeups: Wakeups, audit: StoreWriter, met
 
 
 def entry_of(event: EventRow) -> Entry:
-    """The audit entry of one event of an approval: what happened, to whose request, and who had voted by then."""
+    """The audit entry of one event of an approval: what happened, to whose request, and who had voted by then. A
+    modified statement is evidence of its own."""
     known = {field.name for field in fields(Requester)}
     statements = event.classification.get("statements", [])
     classes = dict.fromkeys(action["class"] for statement in statements for action in statement["actions"])
     decided = event.status if event.kind == "status" and event.status in _DECISIONS else None
+    names = {"status": event.status, "modify": "modified", "grant": f"grant_{event.detail.get('event')}"}
     return approval_entry(
         time=event.at,
         approval_id=event.approval_id,
-        event=event.status if event.kind == "status" else event.kind,
+        event=names.get(event.kind, event.kind),
         requester=Requester(**{key: value for key, value in event.requester.items() if key in known}),
         sha256=event.sha256,
         fingerprint=event.classification.get("fingerprint"),
@@ -137,4 +149,19 @@ def entry_of(event: EventRow) -> Entry:
         rule=event.rule,
         comment=event.detail.get("comment") or event.detail.get("text"),
         via=event.detail.get("via"),
+        policy_version=event.policy_version or None,
+        sql=event.sql if event.kind == "modify" else None,
+        detail=_detail(event),
     )
+
+
+def _detail(event: EventRow) -> dict[str, Any] | None:
+    """What the contract has no field for."""
+    match event.kind:
+        case "grant":
+            return event.detail
+        case "modify":
+            return {"reviewer": event.detail["reviewer"], "revision": event.revision}
+        case "vote" if event.detail.get("grant"):
+            return {"grant": event.detail["grant"]}
+    return None

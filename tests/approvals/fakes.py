@@ -37,7 +37,7 @@ class FakeServices:
         self.sessions = FakeSessions()
         self.readiness = FakeReadiness()
 
-    async def classify(self, sql: str) -> dict[str, Any]:
+    async def classify(self, sql: str, database: str | None = None) -> dict[str, Any]:
         if self.refuse is not None:
             raise ValueError(self.refuse)
         self.classified.append(sql)

@@ -17,7 +17,7 @@ from approvals.api.schemas import Approval
 from approvals.decisions import decide
 from approvals.outbox import events_after
 from approvals.reviewers import ReviewerSpec
-from tests.approvals.conftest import ADMIN, ALICE, BOB, CAROL, DAVE, REQUEST, ROBOT, Store, request, reviewer
+from tests.approvals.conftest import ADMIN, ALICE, BOB, CAROL, DAVE, REQUEST, ROBOT, SHA, Store, request, reviewer
 from tests.approvals.fakes import FakeServices
 
 
@@ -56,6 +56,7 @@ EVERY_ROUTE = [
     ("GET", "/v1/approvals"),
     ("GET", "/v1/approvals/events"),
     ("GET", "/v1/approvals/a00000000000000a"),
+    ("GET", "/v1/approvals/a00000000000000a/history"),
     ("POST", "/v1/approvals/a00000000000000a/decision"),
     ("POST", "/v1/approvals/a00000000000000a/comments"),
     ("GET", "/v1/grants"),
@@ -109,7 +110,9 @@ async def test_the_table_above_is_every_route_under_v1(app: FastAPI) -> None:
         (DAVE, "GET", "/v1/sessions", 403),
         (BOB, "GET", "/v1/sessions", 403),
         (BOB, "DELETE", "/v1/sessions/s1", 403),
-        (BOB, "DELETE", "/v1/grants/g1", 403),
+        (BOB, "DELETE", "/v1/grants/g1", 404),
+        (BOB, "GET", "/v1/approvals/a00000000000000a/history", 404),
+        (DAVE, "DELETE", "/v1/grants/%00", 404),
         (ADMIN, "GET", "/v1/approvals", 200),
         (ADMIN, "GET", "/v1/sessions", 200),
         (ADMIN, "DELETE", "/v1/sessions/s1", 204),
@@ -148,7 +151,7 @@ async def test_the_object_is_the_contracts_and_fits_its_model(api: httpx.AsyncCl
     opened = await store.gateway.open(request(params=[{"type": "text", "value": "x"}, {"type": "int4", "value": None}]))
     await api.post(f"/v1/approvals/{opened.id}/comments", json={"text": "why now?"})
     decided = await api.post(f"/v1/approvals/{opened.id}/decision", json={"decision": "approve", "comment": "ok"})
-    assert await store.gateway.claim(opened.id, "b1")
+    assert await store.gateway.claim(opened.id, "b1", SHA)
     await store.gateway.finish(opened.id, "executed", {"command_tag": "COPY 3", "rows": 3, "bytes": 9})
     found = (await api.get(f"/v1/approvals/{opened.id}")).json()
     assert set(found) >= {
@@ -198,7 +201,17 @@ async def test_nobody_decides_twice(api: httpx.AsyncClient, store: Store) -> Non
         b'{"decision": "approve", "sql": "SELECT 1"}',
         b'{"decision": "modify"}',
         b'{"decision": "modify", "sql": "SELECT 1"}',
-        b'{"decision": "approve", "grant_seconds": 60}',
+        b'{"decision": "modify", "sql": "SELECT 2", "grant_seconds": 60}',
+        b'{"decision": "deny", "grant_seconds": 60}',
+        b'{"decision": "approve", "grant_seconds": 60, "grant": {"scope": "text"}}',
+        b'{"decision": "approve", "grant": {"scope": "everything"}}',
+        b'{"decision": "approve", "grant": {"scope": "shape"}}',
+        b'{"decision": "approve", "grant": {"scope": "transaction"}}',
+        b'{"decision": "approve", "grant": {"uses": 0}}',
+        b'{"decision": "approve", "grant": {"row_cap": -1}}',
+        b'{"decision": "approve", "grant": {"seconds": 86401}}',
+        b'{"decision": "approve", "grant_seconds": 86401}',
+        b'{"decision": "approve", "grant_seconds": 0}',
         b'{"decision": "approve", "grant_seconds": NaN}',
         b'{"decision": "approve", "comment": "' + b"x" * 10_001 + b'"}',
     ],
@@ -211,12 +224,6 @@ async def test_bad_decisions_are_422_and_decide_nothing(api: httpx.AsyncClient, 
     assert response.status_code == 422, response.text
     assert response.json()["detail"]
     assert await store.status(opened.id) == "pending"
-
-
-async def test_modify_says_that_this_version_cannot(api: httpx.AsyncClient, store: Store) -> None:
-    opened = await store.gateway.open(request())
-    response = await api.post(f"/v1/approvals/{opened.id}/decision", json={"decision": "modify", "sql": "SELECT 1"})
-    assert "this version" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -382,7 +389,7 @@ async def test_every_client_of_the_stream_sees_every_change_as_it_was(app: FastA
             await stream.until_connected()
         opened = await store.gateway.open(request())
         await decide(store.pool, opened.id, reviewer(BOB), "approve")
-        assert await store.gateway.claim(opened.id, "b1")
+        assert await store.gateway.claim(opened.id, "b1", SHA)
         await store.gateway.finish(opened.id, "executed", {"rows": 3})
         for stream in streams:
             seen = [await stream.next() for _ in range(5)]

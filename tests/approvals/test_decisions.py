@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from approvals.decisions import add_comment, decide
-from approvals.errors import ApprovalError, Conflict, Forbidden, NotFound, Unsupported
+from approvals.errors import ApprovalError, Conflict, Forbidden, NotFound
 from approvals.lifecycle import expire_due
 from approvals.model import Reviewer
 from tests.approvals.conftest import ADMIN, ALICE, BOB, CAROL, DAVE, ROBOT, Store, request, reviewer
@@ -93,15 +93,6 @@ async def test_what_is_not_there(store: Store, approval_id: str) -> None:
         await decide(store.pool, approval_id, reviewer(BOB), "approve")
     with pytest.raises(NotFound):
         await add_comment(store.pool, approval_id, reviewer(BOB), "hm")
-
-
-async def test_what_this_version_does_not_do(store: Store) -> None:
-    opened = await store.gateway.open(request())
-    with pytest.raises(Unsupported, match="this version"):
-        await decide(store.pool, opened.id, reviewer(BOB), "modify")
-    with pytest.raises(Unsupported, match="this version"):
-        await decide(store.pool, opened.id, reviewer(BOB), "approve", grant_seconds=60)
-    assert await store.status(opened.id) == "pending"
 
 
 async def test_comments_do_not_decide_and_are_kept_after_the_decision(store: Store) -> None:

@@ -13,7 +13,7 @@ from approvals.gateway import Gateway
 from approvals.model import Status
 from approvals.wakeups import Wakeups
 from pgproxy.store import open_pool
-from tests.approvals.conftest import BOB, CAROL, Store, request, reviewer
+from tests.approvals.conftest import BOB, CAROL, SHA, Store, request, reviewer
 
 
 async def approved(store: Store, **changes: object) -> str:
@@ -28,7 +28,7 @@ async def test_a_request_goes_from_open_to_executed(store: Store) -> None:
     await decide(store.pool, opened.id, reviewer(BOB), "approve", "fine")
     resolved = await waiting
     assert (resolved.status, resolved.reviewer, resolved.comment) == ("approved", BOB.name, "fine")
-    assert await store.gateway.claim(opened.id, "b1")
+    assert await store.gateway.claim(opened.id, "b1", SHA)
     await store.gateway.finish(opened.id, "executed", {"command_tag": "COPY 3", "rows": 3, "bytes": 90})
     assert await store.statuses(opened.id) == ["pending", "approved", "executing", "executed"]
 
@@ -40,7 +40,7 @@ async def test_a_denial_tells_who_and_why(store: Store) -> None:
     assert resolved.status == "denied"
     assert (resolved.reviewer, resolved.comment) == (BOB.name, "not before the audit")
     assert resolved.reviewers == (BOB.name,)
-    assert not await store.gateway.claim(opened.id, "b1")
+    assert not await store.gateway.claim(opened.id, "b1", SHA)
 
 
 async def test_wait_wakes_well_before_its_own_next_look(store: Store) -> None:
@@ -119,21 +119,21 @@ async def test_wait_for_a_request_that_is_not_there_counts_as_withdrawn(store: S
 async def test_fifty_claims_have_one_winner(store: Store) -> None:
     approval_id = await approved(store)
     rivals = [Gateway(store.pool, store.wakeups, "n1", f"w{number}") for number in range(50)]
-    won = await asyncio.gather(*(rival.claim(approval_id, "b1") for rival in rivals))
+    won = await asyncio.gather(*(rival.claim(approval_id, "b1", SHA) for rival in rivals))
     assert won.count(True) == 1
     assert (await store.statuses(approval_id)).count("executing") == 1
 
 
 async def test_a_claim_needs_the_binding_that_was_approved(store: Store) -> None:
     approval_id = await approved(store)
-    assert not await store.gateway.claim(approval_id, "another")
-    assert await store.gateway.claim(approval_id, "b1")
+    assert not await store.gateway.claim(approval_id, "another", SHA)
+    assert await store.gateway.claim(approval_id, "b1", SHA)
 
 
 async def test_an_expired_approval_cannot_be_claimed(store: Store) -> None:
     approval_id = await approved(store)
     await store.make_due(approval_id)
-    assert not await store.gateway.claim(approval_id, "b1")
+    assert not await store.gateway.claim(approval_id, "b1", SHA)
     assert await store.status(approval_id) == "approved"  # the claim refused by time alone, before any sweep
 
 
@@ -143,7 +143,7 @@ async def test_claim_expiry_and_withdrawal_race_to_one_winner(store: Store) -> N
     for _ in range(20):
         approval_id = await approved(store, timeout_s=0.05)
         claimed, withdrawn, _ = await asyncio.gather(
-            store.gateway.claim(approval_id, "b1"),
+            store.gateway.claim(approval_id, "b1", SHA),
             store.gateway.withdraw(approval_id, "the client left"),
             expire_due(store.pool),
         )
@@ -164,7 +164,7 @@ async def test_withdrawn_requests_cannot_be_decided(store: Store) -> None:
 
 async def test_finish_takes_only_ends_and_only_once(store: Store) -> None:
     approval_id = await approved(store)
-    assert await store.gateway.claim(approval_id, "b1")
+    assert await store.gateway.claim(approval_id, "b1", SHA)
     with pytest.raises(ValueError, match="cannot end approved"):
         await store.gateway.finish(approval_id, "approved", {})
     await store.gateway.finish(approval_id, "failed", {"sqlstate": "23505"})
@@ -180,7 +180,7 @@ async def test_every_call_fails_in_bounded_time_when_the_store_is_gone(store: St
         with pytest.raises(StoreUnavailable):
             await gateway.open(request())
         with pytest.raises(StoreUnavailable):
-            await gateway.claim(approval_id, "b1")
+            await gateway.claim(approval_id, "b1", SHA)
         with pytest.raises(StoreUnavailable):
             await gateway.withdraw(approval_id, "left")
         with pytest.raises(StoreUnavailable):
@@ -195,15 +195,15 @@ async def test_a_claim_in_doubt_is_never_repeated_and_put_right_later(store: Sto
     async with store.pool.acquire() as blocker, blocker.transaction():
         await blocker.execute("SELECT 1 FROM approvals.requests WHERE id = $1 FOR UPDATE", approval_id)
         with pytest.raises(StoreUnavailable):
-            await impatient.claim(approval_id, "b1")
-    assert not await impatient.claim(approval_id, "b1")
+            await impatient.claim(approval_id, "b1", SHA)
+    assert not await impatient.claim(approval_id, "b1", SHA)
     await impatient.settle()
     assert await store.status(approval_id) in ("withdrawn", "failed")
 
 
 async def test_a_cancelled_claim_that_was_made_ends_failed(store: Store) -> None:
     approval_id = await approved(store)
-    assert await store.gateway.claim(approval_id, "b1")
+    assert await store.gateway.claim(approval_id, "b1", SHA)
     store.gateway._abandoned[approval_id] = True  # as if the answer had been lost
     await store.gateway.settle()
     assert await store.statuses(approval_id) == ["pending", "approved", "executing", "failed"]
@@ -222,7 +222,7 @@ async def test_an_opening_in_doubt_is_withdrawn_later(store: Store) -> None:
 async def test_an_outcome_that_could_not_be_told_is_told_later(store: Store) -> None:
     approval_id = await approved(store)
     impatient = Gateway(store.pool, store.wakeups, "n1", "w1", timeout_s=0.3)
-    assert await impatient.claim(approval_id, "b1")
+    assert await impatient.claim(approval_id, "b1", SHA)
     async with store.pool.acquire() as blocker, blocker.transaction():
         await blocker.execute("LOCK TABLE approvals.requests")
         with pytest.raises(StoreUnavailable):
@@ -237,7 +237,7 @@ async def test_hostile_text_is_kept_exactly(store: Store) -> None:
         request(sql=sql, reason="\x00", agent="bot\x00", context={"n": float("nan")}, approver_groups=[])
     )
     await decide(store.pool, opened.id, reviewer(CAROL), "deny", "no")
-    from approvals.requests import load
+    from approvals.reading import load
 
     async with store.pool.acquire() as connection:
         found = await load(connection, opened.id)

@@ -7,7 +7,7 @@ import asyncio
 from approvals.decisions import decide
 from approvals.gateway import Gateway
 from approvals.lifecycle import expire_due, run_expiry
-from tests.approvals.conftest import BOB, Store, request, reviewer
+from tests.approvals.conftest import BOB, SHA, Store, request, reviewer
 
 
 async def in_each_live_status(store: Store, gateway: Gateway) -> dict[str, str]:
@@ -19,7 +19,7 @@ async def in_each_live_status(store: Store, gateway: Gateway) -> dict[str, str]:
         if status != "pending":
             await decide(store.pool, opened.id, reviewer(BOB), "approve")
         if status == "executing":
-            assert await gateway.claim(opened.id, "b1")
+            assert await gateway.claim(opened.id, "b1", SHA)
     return ids
 
 
@@ -56,7 +56,7 @@ async def test_a_dead_workers_requests_are_withdrawn_or_unknown(store: Store) ->
     for others in (neighbour, elsewhere):
         for status, approval_id in others.items():
             assert await store.status(approval_id) == status
-    assert not await store.gateway.claim(dead["approved"], "b1")
+    assert not await store.gateway.claim(dead["approved"], "b1", SHA)
     again = await store.gateway.reap("n1", "w1")
     assert (again.withdrawn, again.unknown) == ([], [])
 
@@ -84,7 +84,9 @@ async def test_reaping_and_claiming_race_to_one_outcome(store: Store) -> None:
     for _ in range(20):
         opened = await store.gateway.open(request())
         await decide(store.pool, opened.id, reviewer(BOB), "approve")
-        claimed, reaped = await asyncio.gather(store.gateway.claim(opened.id, "b1"), store.gateway.reap("n1", "w1"))
+        claimed, reaped = await asyncio.gather(
+            store.gateway.claim(opened.id, "b1", SHA), store.gateway.reap("n1", "w1")
+        )
         again = await store.gateway.reap("n1", "w1")
         withdrawn = reaped.withdrawn + again.withdrawn
         unknown = reaped.unknown + again.unknown
