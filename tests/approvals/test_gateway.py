@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import itertools
+from typing import Any
 
 import asyncpg
 import pytest
 
 from approvals.decisions import decide
-from approvals.errors import Conflict, StoreUnavailable
+from approvals.errors import Conflict, LimitReached, StoreUnavailable
 from approvals.gateway import Gateway
-from approvals.model import Status
+from approvals.model import NewRequest, Opened, Status
 from approvals.wakeups import Wakeups
 from pgproxy.store import open_pool
 from tests.approvals.conftest import BOB, CAROL, SHA, Store, request, reviewer
+from tests.approvals.fakes import FakeJudge
 
 
 async def approved(store: Store, **changes: object) -> str:
@@ -245,3 +249,112 @@ async def test_hostile_text_is_kept_exactly(store: Store) -> None:
     assert found["statement"]["sql"] == sql
     assert found["requester"]["agent"] == "bot\x00"
     assert found["requester"]["context"] == {"n": "nan"}
+
+
+def retry(**changes: Any) -> NewRequest:
+    return request(**({"wait": False, "binding": f"b{next(_bindings)}"} | changes))
+
+
+_bindings = itertools.count(100)
+
+
+async def test_a_retry_finds_the_pending_request_and_then_its_approval_once(store: Store) -> None:
+    first = await store.gateway.open(retry())
+    elsewhere = Gateway(store.pool, store.wakeups, "n2", "w7")
+    assert (first.status, await elsewhere.open(retry())) == ("pending", first)
+    await decide(store.pool, first.id, reviewer(BOB), "approve")
+    found = await elsewhere.open(retry())
+    assert (found.id, found.status) == (first.id, "approved")
+    claims = [elsewhere.claim(found.id, "r1", SHA), store.gateway.claim(found.id, "r1", SHA)]
+    assert sorted(await asyncio.gather(*claims)) == [False, True]
+    again = await store.gateway.open(retry())
+    assert (again.id != first.id, again.status) == (True, "pending")
+
+
+async def test_a_retry_of_what_was_denied_is_denied_until_it_would_have_expired(store: Store) -> None:
+    first = await store.gateway.open(retry())
+    await decide(store.pool, first.id, reviewer(BOB), "deny", "no")
+    found = await store.gateway.open(retry())
+    assert (found.id, found.status) == (first.id, "denied")
+    assert (await store.gateway.wait(found.id)).comment == "no"
+    await store.make_due(first.id)
+    assert (await store.gateway.open(retry())).status == "pending"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"retry_binding": "r2"},
+        {"agent": "other-bot"},
+        {"owner": "mallory@example.com"},
+        {"required_approvals": 2},
+        {"channels": ("console",)},
+    ],
+)
+async def test_an_approval_stands_for_the_same_asked_in_the_same_way_only(store: Store, other: dict[str, Any]) -> None:
+    first = await store.gateway.open(retry())
+    await decide(store.pool, first.id, reviewer(BOB), "approve")
+    found = await store.gateway.open(retry(**other))
+    assert (found.id != first.id, found.status) == (True, "pending")
+
+
+async def test_a_modified_request_is_still_found_by_what_the_agent_sends(store: Store) -> None:
+    first = await store.gateway.open(retry())
+    await decide(store.pool, first.id, reviewer(BOB), "modify", sql="SELECT 1", judge=FakeJudge())
+    found = await store.gateway.open(retry())
+    assert (found.id, found.status) == (first.id, "approved")
+    assert (await store.gateway.wait(found.id)).sql == "SELECT 1"
+    assert not await store.gateway.claim(found.id, "r1", SHA)
+    assert await store.gateway.claim(found.id, "r1", hashlib.sha256(b"SELECT 1").hexdigest())
+
+
+async def test_what_waits_is_no_retrys(store: Store) -> None:
+    waiting = await store.gateway.open(request())
+    await decide(store.pool, waiting.id, reviewer(BOB), "approve")
+    assert (await store.gateway.open(retry())).status == "pending"
+    assert not await store.gateway.claim(waiting.id, "r1", SHA)  # a waiting one is claimed by its session's binding
+
+
+async def test_twenty_retries_at_once_are_one_request(store: Store) -> None:
+    opened = await asyncio.gather(*(store.gateway.open(retry()) for _ in range(20)))
+    assert len({each.id for each in opened}) == 1
+
+
+async def test_a_request_that_does_not_wait_needs_something_to_be_found_by(store: Store) -> None:
+    with pytest.raises(ValueError, match="retry_binding"):
+        await store.gateway.open(retry(retry_binding=""))
+
+
+async def test_an_agent_has_so_many_open_requests_and_no_more(store: Store) -> None:
+    workers = [
+        Gateway(store.pool, store.wakeups, node, "w1", max_open_per_agent=3) for node in ("n1", "n2", "n3", "n4")
+    ]
+
+    async def attempt(number: int, **changes: Any) -> Opened | None:
+        try:
+            return await workers[number % 4].open(request(binding=f"b{number}", **changes))
+        except LimitReached as error:
+            assert error.limit == "limits.open_per_agent"
+            return None
+
+    opened = [each for each in await asyncio.gather(*map(attempt, range(12))) if each is not None]
+    assert len(opened) == 3
+    assert await attempt(1, agent="another") is not None
+    await decide(store.pool, opened[0].id, reviewer(BOB), "approve")
+    assert await attempt(2) is None  # approved and unused is open
+    await decide(store.pool, opened[1].id, reviewer(BOB), "deny")
+    assert await attempt(3) is not None
+    assert await attempt(4) is None
+    await store.make_due(opened[2].id)  # overdue is not open, though nobody has swept it yet
+    assert await attempt(5) is not None
+
+
+async def test_no_limit_is_no_limit(store: Store) -> None:
+    gateway = Gateway(store.pool, store.wakeups, "n1", "w1", max_open_per_agent=0)
+    assert len([await gateway.open(request()) for _ in range(5)]) == 5
+
+
+async def test_a_claim_is_for_the_text_that_was_approved(store: Store) -> None:
+    approval_id = await approved(store)
+    assert not await store.gateway.claim(approval_id, "b1", "cd" * 32)
+    assert await store.gateway.claim(approval_id, "b1", SHA)

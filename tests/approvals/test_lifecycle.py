@@ -61,6 +61,18 @@ async def test_a_dead_workers_requests_are_withdrawn_or_unknown(store: Store) ->
     assert (again.withdrawn, again.unknown) == ([], [])
 
 
+async def test_what_does_not_wait_outlives_the_worker_but_its_execution_does_not(store: Store) -> None:
+    pending = await store.gateway.open(request(wait=False))
+    claimed = await store.gateway.open(request(wait=False, retry_binding="r2"))
+    claimer = Gateway(store.pool, store.wakeups, "n1", "w2")
+    await decide(store.pool, claimed.id, reviewer(BOB), "approve")
+    assert (await store.gateway.reap("n1", None)).withdrawn == []
+    assert await claimer.claim(claimed.id, "r2", SHA)
+    assert (await store.gateway.reap("n1", "w1")).unknown == []  # who opened it has nothing to do with it any more
+    assert (await store.gateway.reap("n1", "w2")).unknown == [claimed.id]
+    assert await store.status(pending.id) == "pending"
+
+
 async def test_at_start_every_instance_of_the_node_that_is_not_alive_is_reaped(store: Store) -> None:
     dead = await in_each_live_status(store, store.gateway)
     alive = await in_each_live_status(store, Gateway(store.pool, store.wakeups, "n1", "w2"))
