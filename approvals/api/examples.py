@@ -138,7 +138,7 @@ INDEX: dict[str, Any] = {
     },
 }
 
-EVENT = f'id: 17\nevent: approval\ndata: {{"id": "{APPROVAL_ID}", "status": "pending"}}\n\n'
+EVENT: dict[str, Any] = {"id": "17", "event": "approval", "data": f'{{"id": "{APPROVAL_ID}", "status": "pending"}}'}
 
 DECISIONS: Any = {
     "approve": {"value": {"decision": "approve", "comment": "fine, once"}},

@@ -10,7 +10,15 @@ from starlette.responses import Response
 from approvals.api import examples
 from approvals.api.authentication import Reader
 from approvals.api.responses import Json, problems, shown
-from approvals.api.schemas import AuditPage, Classification, ClassifyBody, Moment, SearchText, in_utc
+from approvals.api.schemas import (
+    AuditPage,
+    Classification,
+    ClassifyBody,
+    LongSearchText,
+    Moment,
+    SearchText,
+    in_utc,
+)
 from approvals.errors import Unsupported
 
 router = APIRouter(prefix="/v1")
@@ -30,7 +38,7 @@ async def search_audit(
     agent: SearchText = None,
     class_: Annotated[SearchText, Query(alias="class")] = None,
     decision: SearchText = None,
-    q: SearchText = None,
+    q: LongSearchText = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: SearchText = None,
 ) -> Response:

@@ -16,6 +16,7 @@ from approvals.api.schemas import (
     ApprovalPage,
     CommentBody,
     DecisionBody,
+    LongSearchText,
     Moment,
     SearchText,
     StatusFilter,
@@ -29,10 +30,15 @@ router = APIRouter(prefix="/v1/approvals", tags=["approvals"])
 
 ApprovalId = Annotated[str, Path(examples=[examples.APPROVAL_ID])]
 
+_EVENT = {
+    "description": "One event; `data` is the approval object in JSON.",
+    "type": "object",
+    "properties": {"id": {"type": "string"}, "event": {"const": "approval"}, "data": {"type": "string"}},
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events named `approval`, each with the approval object as data; ids to resume from.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": examples.EVENT}},
+        "content": {"text/event-stream": {"schema": _EVENT, "example": examples.EVENT}},
     }
 }
 
@@ -52,7 +58,7 @@ async def list_approvals(
     risk: SearchText = None,
     class_: Annotated[SearchText, Query(alias="class", description="Of any of its actions.")] = None,
     fingerprint: SearchText = None,
-    q: Annotated[SearchText, Query(description="Text of the statement, the reason or the ticket.")] = None,
+    q: Annotated[LongSearchText, Query(description="Text of the statement, the reason or the ticket.")] = None,
     since: Moment = None,
     until: Moment = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,

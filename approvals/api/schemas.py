@@ -33,8 +33,13 @@ def _empty_is_absent(value: Any) -> Any:
 
 
 Prose = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_without_controls)]
+# All filters of a list at their longest, percent-encoded, fit a request line as the server reads it (64 KB).
 SearchText = Annotated[
-    Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_without_nul)] | None,
+    Annotated[str, Field(max_length=256), AfterValidator(_without_nul)] | None,
+    BeforeValidator(_empty_is_absent),
+]
+LongSearchText = Annotated[
+    Annotated[str, Field(max_length=1000), AfterValidator(_without_nul)] | None,
     BeforeValidator(_empty_is_absent),
 ]
 StatusFilter = Annotated[Status | None, BeforeValidator(_empty_is_absent)]

@@ -40,6 +40,7 @@ class FakeServices:
         self.refuse: str | None = None
         self.sessions = FakeSessions()
         self.readiness = FakeReadiness()
+        self.judge = FakeJudge()
 
     async def classify(self, sql: str, database: str | None = None) -> dict[str, Any]:
         if self.refuse is not None:

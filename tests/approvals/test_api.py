@@ -12,8 +12,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from approvals.api import Services, create_app, serve
-from approvals.api.schemas import Approval
+from approvals.api import Services, create_app, examples, serve
+from approvals.api.schemas import Approval, DecisionBody, GrantPage
 from approvals.decisions import decide
 from approvals.outbox import events_after
 from approvals.reviewers import ReviewerSpec
@@ -41,6 +41,7 @@ def app(store: Store, services: FakeServices) -> FastAPI:
             sessions=services.sessions,
             metrics=services,
             readiness=services.readiness,
+            judge=services.judge,
         )
     )
 
@@ -200,7 +201,7 @@ async def test_nobody_decides_twice(api: httpx.AsyncClient, store: Store) -> Non
         b'{"decision": "approve", "\\ud800": true}',
         b'{"decision": "approve", "sql": "SELECT 1"}',
         b'{"decision": "modify"}',
-        b'{"decision": "modify", "sql": "SELECT 1"}',
+        b'{"decision": "modify", "sql": ""}',
         b'{"decision": "modify", "sql": "SELECT 2", "grant_seconds": 60}',
         b'{"decision": "deny", "grant_seconds": 60}',
         b'{"decision": "approve", "grant_seconds": 60, "grant": {"scope": "text"}}',
@@ -226,9 +227,63 @@ async def test_bad_decisions_are_422_and_decide_nothing(api: httpx.AsyncClient, 
     assert await store.status(opened.id) == "pending"
 
 
+async def test_modify_over_http(api: httpx.AsyncClient, store: Store, services: FakeServices) -> None:
+    opened = await store.gateway.open(request())
+    path = f"/v1/approvals/{opened.id}/decision"
+    services.judge.answers(decision="deny", message="no DDL here")
+    refused = await api.post(path, json={"decision": "modify", "sql": "DROP TABLE t"})
+    assert refused.status_code == 422
+    assert refused.json() == {"detail": "policy denies the modified statement: no DDL here"}
+    services.judge.answers(decision="approve")
+    done = await api.post(path, json={"decision": "modify", "sql": "SELECT 1", "comment": "this will do"})
+    assert done.json()["status"] == "approved"
+    Approval.model_validate_json(done.content, extra="forbid")
+    assert (await api.post(path, json={"decision": "modify", "sql": "SELECT 2"})).status_code == 409
+
+
+async def test_grants_over_http(api: httpx.AsyncClient, store: Store) -> None:
+    opened = await store.gateway.open(request())
+    body = {"decision": "approve", "comment": "for now", "grant_seconds": 60}
+    done = (await api.post(f"/v1/approvals/{opened.id}/decision", json=body)).json()
+    Approval.model_validate_json(json.dumps(done), extra="forbid")
+    page = (await api.get("/v1/grants", headers=bearer(DAVE))).json()
+    GrantPage.model_validate_json(json.dumps(page), extra="forbid")
+    [found] = page["items"]
+    assert (found["id"], found["scope"], found["uses"]) == (done["made_grant_id"], "text", None)
+    assert found["reviewers"] == [BOB.name]
+    assert (await api.get("/v1/grants?cursor=x")).status_code == 422
+    path = f"/v1/grants/{found['id']}"
+    assert (await api.delete(path, headers=bearer(DAVE))).status_code == 403
+    assert (await api.delete(path, headers=bearer(ADMIN))).status_code == 204
+    assert (await api.delete(path, headers=bearer(ADMIN))).status_code == 404
+    assert (await api.get("/v1/grants")).json() == {"items": [], "next": None}
+    assert len((await api.get("/v1/grants?all=true")).json()["items"]) == 1
+
+
+async def test_history_over_http(api: httpx.AsyncClient, store: Store) -> None:
+    first, second = await store.gateway.open(request()), await store.gateway.open(request())
+    page = (await api.get(f"/v1/approvals/{second.id}/history")).json()
+    assert [item["id"] for item in page["items"]] == [first.id]
+
+
+async def test_the_channel_is_what_authentication_found(api: httpx.AsyncClient, store: Store) -> None:
+    opened = await store.gateway.open(request(channels=["console"]))
+    refused = await api.post(f"/v1/approvals/{opened.id}/decision", json={"decision": "approve"})
+    assert (refused.status_code, "console" in refused.json()["detail"]) == (403, True)
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
+        (
+            "/v1/approvals?q=copy&owner=a&database=b&risk=high&class=ddl&fingerprint=f&since=2025-01-01&until=2025-01-02",
+            200,
+        ),
+        ("/v1/approvals?risk=huge", 422),
+        ("/v1/approvals?since=yesterday", 422),
+        ("/v1/approvals?q=%00", 422),
+        ("/v1/grants?limit=0", 422),
+        ("/v1/grants?all=perhaps", 422),
         ("/v1/approvals?status=&agent=&cursor=", 200),
         ("/v1/approvals?status=nonsense", 422),
         ("/v1/approvals?limit=0", 422),
@@ -345,7 +400,17 @@ async def test_openapi_has_models_and_errors_for_every_operation(api: httpx.Asyn
                 assert {"413", "422"} <= set(operation["responses"])
             for code, answer in operation["responses"].items():
                 if code != "204":
-                    assert any("schema" in content for content in answer["content"].values()), (method, path, code)
+                    for content in answer["content"].values():
+                        assert {"schema", "example"} <= content.keys(), (method, path, code)
+            if "requestBody" in operation:
+                assert operation["requestBody"]["content"]["application/json"]["examples"], (method, path)
+
+
+async def test_the_examples_of_the_document_fit_its_models(api: httpx.AsyncClient) -> None:
+    Approval.model_validate_json(json.dumps(examples.APPROVAL), extra="forbid")
+    GrantPage.model_validate_json(json.dumps(examples.page(examples.GRANT)), extra="forbid")
+    for each in examples.DECISIONS.values():
+        DecisionBody.model_validate(each["value"])
 
 
 class Events:
