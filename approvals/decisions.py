@@ -30,8 +30,8 @@ log = logging.getLogger("pgproxy.approvals")
 Decision = Literal["approve", "deny", "modify"]
 
 _LOCK = """
-SELECT status, expires_at <= clock_timestamp() AS is_due, requester, requirements, channels, revision, classification,
-    risk, grant_key, retry_binding, original, budget IS NOT NULL AS is_running
+SELECT status, expires_at <= clock_timestamp() AS is_due, requester, requirements, channels, revision, sha256,
+    classification, grant_key, retry_binding, original, budget IS NOT NULL AS is_running
 FROM approvals.requests WHERE id = $1 FOR UPDATE
 """
 
@@ -58,6 +58,7 @@ class _Ballot:
     via: str
     terms: Terms | None
     modification: Modification | None
+    sha256: str | None
 
 
 async def decide(
@@ -71,13 +72,15 @@ async def decide(
     terms: Terms | None = None,
     sql: str | None = None,
     judge: PolicyJudge | None = None,
+    sha256: str | None = None,
 ) -> dict[str, Any]:
     """One person's vote; returns the approval object after it.
 
     A denial decides at once; an approval when every requirement is met by distinct people, and with it the grant that
     all of them agreed to. A modification (`sql`, judged by `judge`) makes a new revision, for which earlier votes are
-    void. `via` is the channel it comes by: `api`, `console`, `terminal`, `slack`, …; only from where a request's
-    channels allow.
+    void. `sha256`, of the statement that the person has read, keeps a vote from counting for another text that has
+    come there meanwhile. `via` is the channel it comes by: `api`, `console`, `terminal`, `slack`, …; only from where a
+    request's channels allow.
 
     Raises:
         NotFound, Forbidden, Conflict, Unsupported, StoreUnavailable: nothing was voted (after
@@ -92,7 +95,7 @@ async def decide(
         if terms is not None:
             raise Unsupported("a modified statement is approved for one execution: no grant is given with it")
         modification = await _prepare(pool, approval_id, reviewer, via, sql, judge)
-    ballot = _Ballot(approval_id, reviewer, decision, comment, via, terms, modification)
+    ballot = _Ballot(approval_id, reviewer, decision, comment, via, terms, modification, sha256)
     refusal: ApprovalError | None = None
     result: dict[str, Any] | None = None
     async with store_connection(pool) as connection:
@@ -157,6 +160,8 @@ async def _vote(
 ) -> ApprovalError | None:
     """Nothing has been written when this answers with a refusal, but an expiry."""
     revision, requirements = row["revision"], requests.requirements_from_json(row["requirements"])
+    if ballot.sha256 is not None and ballot.sha256 != row["sha256"]:
+        return Conflict("this is another statement than the one you have read: read it again")
     votes = await connection.fetch(_VOTES, ballot.approval_id, revision)
     counts = True
     if ballot.modification is not None:

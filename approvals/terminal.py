@@ -159,10 +159,13 @@ def approve(
         str | None, typer.Option("--scope", help="What repeats it: exact, text (as it is told), shape, transaction.")
     ] = None,
     row_cap: Annotated[int | None, typer.Option("--row-cap", min=1, help="No more rows than that, each time.")] = None,
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="Of the statement you read; no other is approved.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Let the statement run, once; with --for, --times or --scope also what repeats it, by a grant."""
-    body: dict[str, Any] = {"decision": "approve"}
+    body: dict[str, Any] = {"decision": "approve"} | ({} if sha256 is None else {"sha256": sha256})
     if lasting is not None or times is not None or scope is not None or row_cap is not None:
         repeats = lasting is not None or times is not None or scope is not None
         terms = {

@@ -142,6 +142,7 @@ EVENT: dict[str, Any] = {"id": "17", "event": "approval", "data": f'{{"id": "{AP
 
 DECISIONS: Any = {
     "approve": {"value": {"decision": "approve", "comment": "fine, once"}},
+    "read": {"value": {"decision": "approve", "sha256": APPROVAL["statement"]["sha256"]}},
     "deny": {"value": {"decision": "deny", "comment": "not before the audit"}},
     "grant": {
         "value": {

@@ -169,6 +169,7 @@ async def decide_approval(
         terms=body.terms(),
         sql=body.sql,
         judge=services.judge,
+        sha256=body.sha256,
     )
     return Json(decided)
 

@@ -81,6 +81,11 @@ class DecisionBody(_Body):
         description='How long the same text may be repeated; short for `grant: {"scope": "text", "seconds": …}`.',
     )
     grant: GrantTerms | None = None
+    sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="Of the statement you have read; if a reviewer has changed it meanwhile, 409 and no vote.",
+    )
 
     @model_validator(mode="after")
     def _belongs_together(self) -> DecisionBody:

@@ -219,6 +219,19 @@ async def test_of_two_modifications_at_once_one_is_in_place(store: Store) -> Non
     assert found["statement"]["sql"] == f"SELECT {current[0]['reviewer'].removeprefix('p')}"
 
 
+@pytest.mark.parametrize("decision", ["approve", "deny", "modify"])
+async def test_a_vote_for_the_text_that_was_read_is_none_for_another(store: Store, decision: Any) -> None:
+    opened = await store.gateway.open(request())
+    two = FakeJudge().answers(requirements=[Requirement("exports", ("dba",), 2)])
+    await modify(store, opened.id, two)
+    sql = {"sql": "SELECT 3", "judge": FakeJudge()} if decision == "modify" else {}
+    with pytest.raises(Conflict, match="read it again"):
+        await decide(store.pool, opened.id, dba("carl"), decision, sha256=SHA, **sql)
+    assert await store.status(opened.id) == "pending"
+    done = await decide(store.pool, opened.id, dba("carl"), decision, sha256=SMALLER_SHA, **sql)
+    assert done["status"] == ("denied" if decision == "deny" else "approved")
+
+
 async def test_events_of_an_earlier_revision_keep_its_text_however_late_they_are_read(store: Store) -> None:
     opened = await store.gateway.open(request(required_approvals=2))
     await decide(store.pool, opened.id, dba("carl"), "approve")
