@@ -7,6 +7,7 @@ own.
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
 from collections import Counter
 
@@ -17,6 +18,8 @@ _INVISIBLE = frozenset(
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _OPEN, _CLOSE = "\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}", "\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}"
 MAX_NAMED = 20
+MAX_COMPARED_LINES = 4000
+"""Of both texts together: comparing takes the square of it."""
 
 
 def _is_shown(char: str) -> bool:
@@ -74,8 +77,11 @@ def describe(approval: dict[str, object]) -> list[str]:
     lines += [
         f"risk      {_one(approval.get('risk'))}",
         f"rule      {_one(approval.get('rule'))}, needs {_one(approval.get('required_approvals'))} approval(s)",
+        *_requirements(approval),
         f"created   {_one(approval.get('created_at'))}",
         f"expires   {_one(approval.get('expires_at'))}",
+        *_circumstances(approval),
+        *difference(approval),
         "statement",
     ]
     sql = str(statement.get("sql", ""))
@@ -96,8 +102,8 @@ def describe(approval: dict[str, object]) -> list[str]:
         lines += [f"because   {_one(reason)}" for reason in _sequence(fields.get("reasons"))]
     for vote in map(_mapping, _sequence(approval.get("decisions"))):
         lines.append(
-            f"vote      {_one(vote.get('decision'))} by {_one(vote.get('reviewer'))} at {_one(vote.get('at'))}: "
-            f"{_one(vote.get('comment'))}"
+            f"vote      {_one(vote.get('decision'))} by {_one(vote.get('reviewer'))} at {_one(vote.get('at'))}"
+            f" by {_one(vote.get('via'))}{_validity(vote)}: {_one(vote.get('comment'))}"
         )
     for comment in map(_mapping, _sequence(approval.get("comments"))):
         lines.append(
@@ -108,6 +114,66 @@ def describe(approval: dict[str, object]) -> list[str]:
         known = {key: value for key, value in _mapping(outcome).items() if value is not None}
         lines.append("outcome   " + ", ".join(f"{_one(key)} {_one(value)}" for key, value in known.items()))
     return lines
+
+
+def _requirements(approval: dict[str, object]) -> list[str]:
+    return [
+        f"  {_one(each.get('rule'))}: {_one(each.get('approvals'))} of {_one(each.get('count'))} by "
+        + (" or ".join(_one(group) for group in _sequence(each.get("groups"))) or "any reviewer")
+        for each in map(_mapping, _sequence(approval.get("requirements")))
+    ]
+
+
+def _circumstances(approval: dict[str, object]) -> list[str]:
+    """What changes how one decides, where it is there."""
+    lines = []
+    if approval.get("message") is not None:
+        lines.append(f"policy    {_one(approval['message'])}")
+    if channels := _sequence(approval.get("channels")):
+        lines.append(f"decided   by {' or '.join(_one(channel) for channel in channels)} only")
+    if approval.get("budget") is not None:
+        lines.append(f"budget    already running: {_one(approval['budget'])}")
+    if approval.get("wait") is False:
+        lines.append("waits     no: the agent comes back for it")
+    if approval.get("row_cap") is not None:
+        lines.append(f"rows      at most {_one(approval['row_cap'])}")
+    if approval.get("grant_id") is not None:
+        lines.append(f"grant     let through by {_one(approval['grant_id'])}")
+    return lines
+
+
+def _validity(vote: dict[str, object]) -> str:
+    if vote.get("voided"):
+        return ", void: for an earlier text"
+    return ", does not count: it does more than the agent's" if vote.get("counts") is False else ""
+
+
+def difference(approval: dict[str, object]) -> list[str]:
+    """What a reviewer changed, as a unified diff of both whole texts; nothing for an unchanged statement."""
+    if approval.get("original") is None:
+        return []
+    head = f"modified  by {_one(approval.get('modified_by'))}"
+    # Escaped before they are compared, so that texts which only look equal differ visibly.
+    before = escape(str(_mapping(approval.get("original")).get("sql", "")), multiline=True).split("\n")
+    after = escape(str(_mapping(approval.get("statement")).get("sql", "")), multiline=True).split("\n")
+    if len(before) + len(after) > MAX_COMPARED_LINES:
+        return [f"{head}; too long to be compared, so this is what the agent sent", *("  | " + line for line in before)]
+    diff = difflib.unified_diff(before, after, "the agent's", "modified", lineterm="", n=MAX_COMPARED_LINES)
+    return [head, *("  " + line for line in diff)]
+
+
+def grant_summary(grant: dict[str, object]) -> str:
+    """One line."""
+    left, uses = grant.get("uses_left"), grant.get("uses")
+    times = "any number" if uses is None else f"{_one(left)} of {_one(uses)}"
+    cap = "" if grant.get("row_cap") is None else f"  rows {_one(grant['row_cap'])}"
+    reviewers = ", ".join(_one(each) for each in _sequence(grant.get("reviewers")))
+    ended = "" if grant.get("in_force") else "  (ended)"
+    whose = f"{_one(grant.get('agent'))}@{_one(grant.get('database'))}"
+    return (
+        f"{_one(grant.get('id'))}  {_one(grant.get('scope')):<11}  {whose}"
+        f"  until {_one(grant.get('expires_at'))}  {times}{cap}  by {reviewers}{ended}"
+    )
 
 
 def summary(approval: dict[str, object]) -> str:

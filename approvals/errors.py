@@ -5,7 +5,8 @@ ApprovalError
 ├── Forbidden          403  this person may not do this
 ├── NotFound           404
 ├── Conflict           409  no longer pending, or this person has voted
-└── Unsupported        422  understood, but not in this version
+├── Unsupported        422  understood, and not possible on this request
+└── LimitReached       429  the agent has too many open requests; nothing was opened
 """
 
 from __future__ import annotations
@@ -43,3 +44,10 @@ class Conflict(ApprovalError):
 
 class Unsupported(ApprovalError):
     http_status = 422
+
+
+class LimitReached(ApprovalError):
+    """`limit` is the configuration's key."""
+
+    http_status = 429
+    limit: ClassVar[str] = "limits.open_per_agent"

@@ -8,14 +8,17 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from approvals import lifecycle, requests
-from approvals.errors import StoreUnavailable
+from approvals import grants, lifecycle, requests
+from approvals.documents import decode, storable
+from approvals.errors import LimitReached, StoreUnavailable
 from approvals.model import NewRequest, Opened, Resolved, Status, new_id
 from approvals.store import STORE_TIMEOUT_S, store_connection
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from approvals.lifecycle import Reaped
-    from approvals.store import Pool
+    from approvals.store import Connection, Pool
     from approvals.wakeups import Wakeups
 
 log = logging.getLogger("pgproxy.approvals")
@@ -28,13 +31,34 @@ PATIENCE_S = 30.0
 is unknown."""
 
 _READ = """
-SELECT status, extract(epoch FROM expires_at - clock_timestamp())::float8 AS remaining_s
+SELECT status, extract(epoch FROM expires_at - clock_timestamp())::float8 AS remaining_s, revision, modified_by,
+    row_cap, CASE WHEN revision > 1 THEN statement END AS statement
 FROM approvals.requests WHERE id = $1
 """
 
 _VOTES = """
-SELECT reviewer, decision, comment FROM approvals.decisions WHERE approval_id = $1 ORDER BY at, reviewer_key
+SELECT reviewer, decision, comment FROM approvals.decisions
+WHERE approval_id = $1 AND revision = $2 ORDER BY at, reviewer_key
 """
+
+_EARLIER = """
+SELECT id, status, expires_at, asked = $3 AND owner IS NOT DISTINCT FROM $4 AS is_same FROM approvals.requests
+WHERE agent = $1 AND retry_binding = $2 AND NOT wait AND status IN ('pending', 'approved', 'denied')
+  AND expires_at > clock_timestamp()
+ORDER BY created_at DESC, id DESC LIMIT 1 FOR UPDATE
+"""
+
+_OPEN = """
+SELECT count(*) FROM approvals.requests
+WHERE agent = $1 AND status IN ('pending', 'approved') AND expires_at > clock_timestamp()
+"""
+
+_AGENT_LOCK = 0x6170_7003
+"""With a hash of the agent's name: the requests of one agent are opened one after the other."""
+
+
+MAX_OPEN_PER_AGENT = 100
+"""Requests of one agent in the whole store that are neither decided nor used; 0: no limit."""
 
 
 class Gateway:
@@ -55,6 +79,7 @@ class Gateway:
         *,
         timeout_s: float = STORE_TIMEOUT_S,
         patience_s: float = PATIENCE_S,
+        max_open_per_agent: int = MAX_OPEN_PER_AGENT,
     ) -> None:
         self._pool = pool
         self._wakeups = wakeups
@@ -62,20 +87,73 @@ class Gateway:
         self.instance = instance
         self._timeout_s = timeout_s
         self._patience_s = patience_s
+        self._max_open_per_agent = max_open_per_agent
         self._abandoned: dict[str, bool] = {}  # id → whether it may be executing, by a claim in doubt
         self._unfinished: dict[str, tuple[Status, dict[str, Any]]] = {}
 
     async def open(self, request: NewRequest) -> Opened:
-        """Stores a pending request."""
+        """Stores a request; or finds what stands in for it: a grant, which approves it at once, or an earlier request
+        of the same agent for the same that does not wait.
+
+        Raises:
+            LimitReached: the agent has too many open requests.
+            StoreUnavailable
+        """
+        if not request.wait and not request.retry_binding:
+            raise ValueError("a request that does not wait is found again by its retry_binding")
         approval_id = new_id()
         try:
-            async with store_connection(self._pool, self._timeout_s) as connection:
-                expires_at = await requests.insert(connection, approval_id, request, self.node, self.instance)
+            async with store_connection(self._pool, self._timeout_s) as connection, connection.transaction():
+                opened = await self._open(connection, approval_id, request)
         except (StoreUnavailable, asyncio.CancelledError):
             self._abandoned[approval_id] = False
             raise
-        log.info("approval opened approval=%s", approval_id)
+        log.info("approval opened approval=%s status=%s", opened.id, opened.status)
+        return opened
+
+    async def _open(self, connection: Connection, approval_id: str, request: NewRequest) -> Opened:
+        agent = storable(str(request.requester.get("agent")))
+        await connection.execute("SELECT pg_advisory_xact_lock($1::integer, hashtext($2))", _AGENT_LOCK, agent)
+        if not request.wait and (earlier := await self._earlier(connection, agent, request)) is not None:
+            return earlier
+        # What does not wait belongs to no worker until one claims it.
+        instance = self.instance if request.wait else ""
+        grant = await grants.use(connection, request)
+        if grant is not None:
+            created_at, expires_at = await requests.insert(
+                connection,
+                approval_id,
+                request,
+                self.node,
+                instance,
+                grant_id=grant["id"],
+                row_cap=grant["row_cap"],
+            )
+            await grants.vote_by_grant(connection, approval_id, grant["id"], created_at)
+            return Opened(approval_id, expires_at, Status.APPROVED.value)
+        limit = self._max_open_per_agent
+        if limit and await connection.fetchval(_OPEN, agent) >= limit:
+            raise LimitReached("the agent has too many open requests")
+        _, expires_at = await requests.insert(connection, approval_id, request, self.node, instance)
         return Opened(approval_id, expires_at)
+
+    async def _earlier(self, connection: Connection, agent: str, request: NewRequest) -> Opened | None:
+        """The live request that this one repeats. One for which policy asked for something else, or whose agent had
+        another owner, stands for nothing any more."""
+        owner = request.requester.get("owner")
+        row = await connection.fetchrow(
+            _EARLIER,
+            agent,
+            request.retry_binding,
+            requests.asked(request),
+            None if owner is None else storable(str(owner)),
+        )
+        if row is None:
+            return None
+        if row["is_same"]:
+            return Opened(row["id"], row["expires_at"], row["status"])
+        await requests.step(connection, row["id"], Status.WITHDRAWN, reason="the policy has changed")
+        return None
 
     async def wait(self, approval_id: str) -> Resolved:
         """Returns when the request is no longer pending.
@@ -103,8 +181,8 @@ class Gateway:
                                 log.info("approval expired approval=%s", approval_id)
                             continue
                         if status is not Status.PENDING:
-                            votes = await connection.fetch(_VOTES, approval_id)
-                            return _resolved(approval_id, status, votes)
+                            votes = await connection.fetch(_VOTES, approval_id, row["revision"])
+                            return _resolved(approval_id, status, row, votes)
                     silent_since = None
                     expiry = time.monotonic() + remaining_s
                     pause_s = min(REREAD_S, remaining_s + 0.01)
@@ -116,9 +194,10 @@ class Gateway:
                     pause_s = 0.2
                 await subscription.wait(pause_s)
 
-    async def claim(self, approval_id: str, binding: str) -> bool:
-        """approved → executing, if it has not expired and the binding is the same; true for exactly one
-        caller, once.
+    async def claim(self, approval_id: str, binding: str, sha256: str) -> bool:
+        """approved → executing, if it has not expired, the binding is the same (of a request that does not wait, the
+        retry_binding) and what is about to be sent is what was voted on: `sha256` of its raw bytes, of a modified
+        statement's in UTF-8. True for exactly one caller, once.
 
         False means the statement must not run. After `StoreUnavailable` or a cancellation as well, and
         asking again is answered false.
@@ -127,7 +206,9 @@ class Gateway:
             return False
         try:
             async with store_connection(self._pool, self._timeout_s) as connection:
-                claimed = await requests.step(connection, approval_id, Status.EXECUTING, binding=binding)
+                claimed = await requests.claim(
+                    connection, approval_id, binding, sha256, node=self.node, instance=self.instance
+                )
         except (StoreUnavailable, asyncio.CancelledError):
             self._abandoned[approval_id] = True
             raise
@@ -203,9 +284,10 @@ class Gateway:
                 continue
 
 
-def _resolved(approval_id: str, status: Status, votes: list[Any]) -> Resolved:
-    wanted = "deny" if status is Status.DENIED else "approve"
-    deciding = [vote for vote in votes if vote["decision"] == wanted]
+def _resolved(approval_id: str, status: Status, row: asyncpg.Record, votes: list[Any]) -> Resolved:
+    denied = status is Status.DENIED
+    deciding = [vote for vote in votes if (vote["decision"] == "deny") == denied]
+    statement = decode(row["statement"])
     last = deciding[-1] if deciding else None
     return Resolved(
         approval_id,
@@ -213,4 +295,7 @@ def _resolved(approval_id: str, status: Status, votes: list[Any]) -> Resolved:
         reviewer=last["reviewer"] if last else None,
         comment=last["comment"] if last else None,
         reviewers=tuple(vote["reviewer"] for vote in votes),
+        sql=None if statement is None else statement["sql"],
+        modified_by=row["modified_by"],
+        row_cap=row["row_cap"],
     )

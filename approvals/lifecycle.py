@@ -66,7 +66,8 @@ class Reaped:
 
 async def reap(pool: Pool, node: str, instance: str | None = None, *, alive: Collection[str] = ()) -> Reaped:
     """Clears away what a dead worker left: pending and approved requests are withdrawn, for nobody will run
-    them; an executing one becomes `unknown`, for nobody saw its end.
+    them (but those that do not wait: any session of the agent may); an executing one becomes `unknown`, for nobody saw
+    its end.
 
     With an instance, that worker's; without, those of every instance of the node that is not in `alive`.
     """
@@ -99,6 +100,7 @@ UPDATE approvals.requests SET
 WHERE id IN (
     SELECT id FROM approvals.requests
     WHERE status = ANY ($2::text[]) AND status IN ('pending', 'approved', 'executing')
+      AND (wait OR status = 'executing')
       AND node = $3 AND ($4::text IS NULL OR instance = $4) AND instance <> ALL ($5::text[])
     ORDER BY id LIMIT $7 FOR UPDATE)
 RETURNING id

@@ -61,11 +61,40 @@ OUTCOME_KEYS = ("command_tag", "rows", "bytes", "sqlstate", "started_at", "finis
 """The `outcome` object of the public contract."""
 
 
+RISKS = ("low", "medium", "high", "critical")
+"""From least to most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Approvals of `count` distinct people of any of these groups (none named: any reviewer), as `rule` asks."""
+
+    rule: str
+    groups: tuple[str, ...] = ()
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GrantKey:
+    """What a grant may be keyed by, beside the agent, its owner, the database and the database user. `shape` is None
+    where a statement's meaning depends on its constants, `transaction` outside of one."""
+
+    text_sha256: str
+    environment: str
+    shape: str | None = None
+    transaction: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class NewRequest:
     """A statement that waits. `requester` is the contract's object; `sha256` is over the statement's raw
     bytes (hex); `binding` is a digest of everything the approval holds for, which the claim compares
-    again."""
+    again.
+
+    Without `wait` the request outlives its session and is claimed by `retry_binding`, the binding without the
+    session. `grant_key` None: no grant may stand in for a decision, and none can be given on this request.
+    `budget` is set for a result that ran into one.
+    """
 
     requester: dict[str, Any]
     sql: str
@@ -74,39 +103,56 @@ class NewRequest:
     classification: dict[str, Any]
     risk: str
     rule: str
-    required_approvals: int
-    approver_groups: Sequence[str]
+    requirements: Sequence[Requirement]
     timeout_s: float
     binding: str
     context: dict[str, Any] = field(default_factory=dict)
+    policy_version: str = ""
+    wait: bool = True
+    retry_binding: str = ""
+    grant_key: GrantKey | None = None
+    channels: Sequence[str] = ()
+    notify: Sequence[str] = ()
+    escalations: Sequence[dict[str, Any]] = ()
+    message: str | None = None
+    budget: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
+    """`status` is `pending`, or what a grant or the earlier decision on a request that does not wait has settled."""
+
     id: str
     expires_at: datetime
+    status: str = Status.PENDING.value
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """How a request left `pending`. For a denial the reviewer who denied and their comment; `reviewers` is
-    everyone who voted, in order."""
+    everyone who voted on what is there now, in order. `sql` is set where a reviewer changed the statement: what was
+    approved is that text, and the claim's sha256 is over its UTF-8 bytes. `row_cap`: no more rows than that."""
 
     id: str
     status: str
     reviewer: str | None = None
     comment: str | None = None
     reviewers: tuple[str, ...] = ()
+    sql: str | None = None
+    modified_by: str | None = None
+    row_cap: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reviewer:
-    """An authenticated person (or machine) of the API."""
+    """An authenticated person (or machine) of the API. `aliases` are other names of the same person: an e-mail
+    address, an OIDC subject, a chat user id."""
 
     name: str
     groups: frozenset[str]
     roles: frozenset[str]
     machine: bool = False
+    aliases: frozenset[str] = frozenset()
 
 
 # Crockford's alphabet: no i, l, o, u, so an id survives being read aloud; ASCII order is value order.
@@ -118,19 +164,20 @@ _RANDOM_DIGITS = 8  # 40 bits, within one sixteenth of a second
 ID_LENGTH = 1 + _TIME_DIGITS + _RANDOM_DIGITS
 
 
-def new_id() -> str:
-    """A new approval id: `a`, time, randomness; 16 characters that sort by creation and cannot be guessed.
+def new_id(letter: str = "a") -> str:
+    """A new approval id: `a` (a grant's: `g`), time, randomness; 16 characters that sort by creation and cannot be
+    guessed.
 
     Made by the caller rather than the store, so that a request whose insertion was not confirmed can still
     be named and withdrawn. Its time is this machine's and serves sorting only.
     """
     ticks = int((time.time() - _EPOCH) * _TICKS_PER_SECOND)
-    return "a" + _base32(ticks, _TIME_DIGITS) + _base32(secrets.randbits(5 * _RANDOM_DIGITS), _RANDOM_DIGITS)
+    return letter + _base32(ticks, _TIME_DIGITS) + _base32(secrets.randbits(5 * _RANDOM_DIGITS), _RANDOM_DIGITS)
 
 
-def is_id(text: str) -> bool:
-    """Whether this has the shape of an approval id; anything else cannot exist and need not be looked up."""
-    return len(text) == ID_LENGTH and text[0] == "a" and all(digit in _ALPHABET for digit in text[1:])
+def is_id(text: str, letter: str = "a") -> bool:
+    """Whether this has the shape of such an id; anything else cannot exist and need not be looked up."""
+    return len(text) == ID_LENGTH and text[0] == letter and all(digit in _ALPHABET for digit in text[1:])
 
 
 def _base32(value: int, digits: int) -> str:
@@ -141,6 +188,11 @@ def person_key(name: str) -> str:
     """The same key for the same person however the name is spelled: Unicode compatibility form, case
     folded, trimmed."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
+
+
+def least_people(requirements: Sequence[Requirement]) -> int:
+    """The least number of people that can meet all requirements; the contract's `required_approvals`."""
+    return max((requirement.count for requirement in requirements), default=1)
 
 
 def rfc3339(moment: datetime) -> str:

@@ -35,11 +35,17 @@ UPDATE approvals.events SET seq = numbered.seq FROM numbered WHERE events.id = n
 """
 
 _AFTER = """
-SELECT events.seq, events.approval_id, events.kind, events.status, events.at, events.detail,
+SELECT events.seq, events.approval_id, events.kind, events.status, events.at, events.detail, events.revision,
     requests.node, requests.instance, requests.requester, requests.statement, requests.classification,
-    requests.risk, requests.rule,
+    requests.risk, requests.rule, requests.policy_version,
+    CASE WHEN events.revision < requests.revision THEN coalesce(
+        (SELECT earlier.detail FROM approvals.events AS earlier
+         WHERE earlier.approval_id = events.approval_id AND earlier.kind = 'modify'
+           AND earlier.revision = events.revision),
+        requests.original) END AS earlier,
     (SELECT array_agg(reviewer ORDER BY decisions.at, reviewer_key) FROM approvals.decisions
-     WHERE decisions.approval_id = events.approval_id AND decisions.at <= events.at) AS reviewers,
+     WHERE decisions.approval_id = events.approval_id AND decisions.revision = events.revision
+       AND decisions.at <= events.at) AS reviewers,
     CASE WHEN events.kind = 'status'
           AND (events.status IN ('approved', 'denied')
                OR events.status IN ('expired', 'withdrawn') AND NOT EXISTS (
@@ -55,8 +61,10 @@ WHERE events.seq > $1 ORDER BY events.seq LIMIT $2
 @dataclass(frozen=True, slots=True)
 class EventRow:
     """One event with what an audit entry needs. `kind` is `status` (a transition, the opening included),
-    `vote` or `comment`; `status` is the request's at that moment; `reviewers` who had voted by then.
-    `wait_s` is set on the event with which the request left `pending`."""
+    `vote`, `comment`, `modify` (a reviewer changed the statement) or `grant` (`detail["event"]`: made, used, revoked);
+    `status` is the request's at that moment; `reviewers` who had voted by then on this `revision`. Statement,
+    classification, risk and rule are of that revision. `wait_s` is set on the event with which the request left
+    `pending`."""
 
     seq: int
     approval_id: str
@@ -75,6 +83,8 @@ class EventRow:
     rule: str
     reviewers: tuple[str, ...]
     wait_s: float | None
+    revision: int = 1
+    policy_version: str = ""
 
 
 async def events_after(pool: Pool, last_seq: int, limit: int = 500) -> list[EventRow]:
@@ -107,7 +117,14 @@ async def _number(connection: Connection) -> None:
 
 
 def _to_event(row: asyncpg.Record) -> EventRow:
-    statement = decode(row["statement"])
+    then = decode(row["earlier"]) or {
+        "statement": decode(row["statement"]),
+        "classification": decode(row["classification"]),
+        "risk": row["risk"],
+        "rule": row["rule"],
+        "policy_version": row["policy_version"],
+    }
+    statement = then["statement"]
     return EventRow(
         seq=row["seq"],
         approval_id=row["approval_id"],
@@ -121,9 +138,11 @@ def _to_event(row: asyncpg.Record) -> EventRow:
         sql=statement["sql"],
         sha256=statement["sha256"],
         params=statement["params"],
-        classification=decode(row["classification"]),
-        risk=row["risk"],
-        rule=row["rule"],
+        classification=then["classification"],
+        risk=then["risk"],
+        rule=then["rule"],
+        revision=row["revision"],
+        policy_version=then["policy_version"],
         reviewers=tuple(row["reviewers"] or ()),
         wait_s=row["wait_s"],
     )
@@ -164,9 +183,17 @@ def as_of(approval: dict[str, Any], event: EventRow) -> dict[str, Any]:
     outcome = approval["outcome"] if event.status in _OUTCOME_FROM else None
     if event.status == "executing" and outcome is not None:
         outcome = dict.fromkeys(outcome) | {"started_at": outcome["started_at"]}
+    votes = [vote for vote in approval["decisions"] if vote["at"] <= at and vote["revision"] <= event.revision]
     return approval | {
         "status": event.status,
-        "decisions": [vote for vote in approval["decisions"] if vote["at"] <= at],
+        "revision": event.revision,
+        "statement": {"sql": event.sql, "sha256": event.sha256, "params": event.params},
+        "classification": event.classification,
+        "risk": event.risk,
+        "rule": event.rule,
+        "original": approval["original"] if event.revision > 1 else None,
+        "modified_by": approval["modified_by"] if event.revision > 1 else None,
+        "decisions": [vote | {"voided": vote["revision"] < event.revision} for vote in votes],
         "comments": [comment for comment in approval["comments"] if comment["at"] <= at],
         "outcome": outcome,
         "withdraw_reason": approval["withdraw_reason"] if event.status == "withdrawn" else None,

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+from approvals.model import Requirement
 
 
 class Classifier(Protocol):
-    async def classify(self, sql: str) -> dict[str, Any]:
-        """The contract's classification object, of any text whatever.
+    async def classify(self, sql: str, database: str | None = None) -> dict[str, Any]:
+        """The contract's classification object, of any text whatever; with a database, by its catalog.
 
         Raises:
             ValueError: the text cannot be classified; the message is shown.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What policy says to a statement that a reviewer wrote, as if the requester had sent it. `message` is the rule's
+    own, or why it is denied."""
+
+    decision: Literal["allow", "approve", "deny"]
+    classification: dict[str, Any]
+    risk: str
+    rule: str
+    requirements: Sequence[Requirement] = ()
+    channels: Sequence[str] = ()
+    message: str | None = None
+    policy_version: str = ""
+
+
+class PolicyJudge(Protocol):
+    async def judge(self, sql: str, approval: dict[str, Any]) -> Verdict:
+        """The verdict on `sql` in the place of an approval's statement: its requester, its circumstances.
+
+        Raises:
+            ValueError: not one statement that can be understood; the message is shown.
         """
         ...
 

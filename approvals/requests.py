@@ -1,36 +1,84 @@
-"""Requests in the store: insertion, the compare-and-set step, and the object of the public contract."""
+"""Requests in the store: insertion, and the compare-and-set steps. Reading them is `approvals.reading`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from approvals.documents import decode, encode, storable
-from approvals.model import OUTCOME_KEYS, REQUESTER_KEYS, NewRequest, Status, is_id, rfc3339, sources
+from approvals.model import REQUESTER_KEYS, NewRequest, Requirement, Status, least_people, sources
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from approvals.store import Connection
 
 MAX_TIMEOUT_S = 366 * 86_400.0
 
 _INSERT = """
 INSERT INTO approvals.requests
-    (id, created_at, expires_at, node, instance, agent, binding, risk, rule, required_approvals,
-     approver_groups, requester, statement, classification, context)
-SELECT $1, clock.t, clock.t + make_interval(secs => $2), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14
+    (id, created_at, expires_at, node, instance, agent, binding, risk, rule, required_approvals, requirements,
+     asked, requester, statement, sha256, classification, context, policy_version, wait, retry_binding, grant_key,
+     channels, notify, escalations, message, budget, owner, database, fingerprint, classes, said,
+     status, resolved_at, grant_id, row_cap)
+SELECT $1, clock.t, clock.t + make_interval(secs => $2), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
+       $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30,
+       CASE WHEN $31::text IS NULL THEN 'pending' ELSE 'approved' END,
+       CASE WHEN $31::text IS NULL THEN NULL ELSE clock.t END, $31, $32
 FROM (SELECT clock_timestamp()) AS clock (t)
-RETURNING expires_at
+RETURNING created_at, expires_at
 """
 
 
-async def insert(connection: Connection, approval_id: str, request: NewRequest, node: str, instance: str) -> datetime:
-    """Stores a pending request; its expiry is counted on the store's clock from now."""
+def asked(request: NewRequest) -> str:
+    """What consent the policy asked for, in one canonical text. An earlier decision may stand in for a new one only
+    where nothing of this has changed."""
+    required = sorted((each.rule, sorted(each.groups), each.count) for each in request.requirements)
+    return encode([required, sorted(request.channels)])
+
+
+def classes_of(classification: Mapping[str, Any]) -> list[str]:
+    """Each class of a classification object once."""
+    return _each(
+        action.get("class") for statement in classification.get("statements", []) for action in statement["actions"]
+    )
+
+
+def relations_of(classification: Mapping[str, Any]) -> list[str]:
+    """Each relation once."""
+    return _each(
+        relation for statement in classification.get("statements", []) for relation in statement.get("relations", [])
+    )
+
+
+def _each(values: Iterable[Any]) -> list[str]:
+    return sorted({storable(str(value)) for value in values})
+
+
+def requirements_to_json(requirements: Sequence[Requirement]) -> str:
+    return encode([{"rule": r.rule, "groups": list(r.groups), "count": r.count} for r in requirements])
+
+
+def requirements_from_json(text: str) -> list[Requirement]:
+    return [Requirement(str(r["rule"]), tuple(r["groups"]), int(r["count"])) for r in decode(text)]
+
+
+async def insert(
+    connection: Connection,
+    approval_id: str,
+    request: NewRequest,
+    node: str,
+    instance: str,
+    *,
+    grant_id: str | None = None,
+    row_cap: int | None = None,
+) -> tuple[datetime, datetime]:
+    """Stores a request: pending, or at once approved by a grant. When it was made and when it expires, on the store's
+    clock."""
     requester = {key: request.requester.get(key) for key in REQUESTER_KEYS}
     statement = {"sql": request.sql, "sha256": request.sha256, "params": list(request.params)}
-    expires_at: datetime = await connection.fetchval(
+    said = [str(requester[key]) for key in ("reason", "ticket") if requester[key] is not None]
+    row = await connection.fetchrow(
         _INSERT,
         approval_id,
         min(request.timeout_s, MAX_TIMEOUT_S),
@@ -40,14 +88,37 @@ async def insert(connection: Connection, approval_id: str, request: NewRequest, 
         request.binding,
         request.risk,
         storable(request.rule),
-        request.required_approvals,
-        [storable(group) for group in request.approver_groups],
+        least_people(request.requirements),
+        requirements_to_json(request.requirements),
+        asked(request),
         encode(requester),
         encode(statement),
+        request.sha256,
         encode(request.classification),
         encode(request.context),
+        storable(request.policy_version),
+        request.wait,
+        request.retry_binding,
+        None if request.grant_key is None else encode(asdict(request.grant_key)),
+        [storable(channel) for channel in request.channels],
+        [storable(channel) for channel in request.notify],
+        encode(list(request.escalations)),
+        None if request.message is None else storable(request.message),
+        None if request.budget is None else encode(request.budget),
+        _or_none(requester["owner"]),
+        _or_none(requester["database"]),
+        _or_none(request.classification.get("fingerprint") or None),
+        classes_of(request.classification),
+        storable("\n".join(said)),
+        grant_id,
+        row_cap,
     )
-    return expires_at
+    assert row is not None
+    return row["created_at"], row["expires_at"]
+
+
+def _or_none(value: Any) -> str | None:
+    return None if value is None else storable(str(value))
 
 
 # The step of the status machine. Beyond the status, what makes a step allowed (expiry, binding) is in the
@@ -66,9 +137,24 @@ WHERE id = $1 AND status = ANY ($3::text[])
 _GUARDS = {
     Status.APPROVED: "AND expires_at > clock_timestamp()",
     Status.DENIED: "AND expires_at > clock_timestamp()",
-    Status.EXECUTING: "AND expires_at > clock_timestamp() AND binding = $6::text",
     Status.EXPIRED: "AND expires_at <= clock_timestamp()",
 }
+
+# A claim compares what it is for, too. Whoever claims a request that outlived its session answers for it from now on:
+# the supervisor must find it when that worker dies. A grant that was revoked lets nothing start any more; revoking also
+# withdraws what it has let through, under the row lock that decides between the two.
+_CLAIM = """
+UPDATE approvals.requests SET
+    status = 'executing',
+    started_at = clock_timestamp(),
+    node = $3,
+    instance = $4
+WHERE id = $1 AND status = ANY ($2::text[]) AND expires_at > clock_timestamp()
+  AND CASE WHEN wait THEN binding ELSE retry_binding END = $5 AND sha256 = $6
+  AND (grant_id IS NULL OR EXISTS (
+      SELECT FROM approvals.grants
+      WHERE grants.id = requests.grant_id AND revoked_at IS NULL AND grants.expires_at > clock_timestamp()))
+"""
 
 
 async def step(
@@ -78,119 +164,25 @@ async def step(
     *,
     outcome: dict[str, Any] | None = None,
     reason: str | None = None,
-    binding: str | None = None,
 ) -> bool:
-    """One compare-and-set along `model.TRANSITIONS`; true for the caller whose step it was."""
-    arguments: list[object] = [
+    """One compare-and-set along `model.TRANSITIONS`, of any but the claim; true for the caller whose step it was."""
+    if target is Status.EXECUTING:
+        raise ValueError("an approval is claimed")
+    command = await connection.execute(
+        f"{_STEP} {_GUARDS.get(target, '')}",
         approval_id,
         target.value,
         sources(target),
         None if outcome is None else encode(outcome),
         None if reason is None else storable(reason),
-    ]
-    if target is Status.EXECUTING:
-        arguments.append(binding)
-    command = await connection.execute(f"{_STEP} {_GUARDS.get(target, '')}", *arguments)
+    )
     return command == "UPDATE 1"
 
 
-_SELECT = """
-SELECT
-    id, status, created_at, expires_at, started_at, finished_at, risk, rule, required_approvals, requester,
-    statement, classification, context, outcome, withdraw_reason,
-    (SELECT json_agg(json_build_object('reviewer', reviewer, 'decision', decision, 'comment', comment,
-                                       'via', via,
-                                       'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
-                     ORDER BY at, reviewer_key)
-     FROM approvals.decisions WHERE approval_id = requests.id) AS decisions,
-    (SELECT json_agg(json_build_object('reviewer', reviewer, 'text', text,
-                                       'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
-                     ORDER BY id)
-     FROM approvals.comments WHERE approval_id = requests.id) AS comments
-FROM approvals.requests
-"""
-
-
-def to_object(row: asyncpg.Record) -> dict[str, Any]:
-    """A row of `_SELECT` as the contract's approval object (plus `comments` and `withdraw_reason`)."""
-    outcome: dict[str, Any] | None = None
-    if row["started_at"] is not None:
-        stored = decode(row["outcome"]) or {}
-        outcome = {key: stored.get(key) for key in OUTCOME_KEYS}
-        outcome["started_at"] = outcome["started_at"] or rfc3339(row["started_at"])
-        if row["finished_at"] is not None:
-            outcome["finished_at"] = outcome["finished_at"] or rfc3339(row["finished_at"])
-    return {
-        "id": row["id"],
-        "status": row["status"],
-        "created_at": rfc3339(row["created_at"]),
-        "expires_at": rfc3339(row["expires_at"]),
-        "requester": decode(row["requester"]),
-        "statement": decode(row["statement"]),
-        "classification": decode(row["classification"]),
-        "risk": row["risk"],
-        "rule": row["rule"],
-        "required_approvals": row["required_approvals"],
-        "context": decode(row["context"]),
-        "decisions": decode(row["decisions"]) or [],
-        "comments": decode(row["comments"]) or [],
-        "outcome": outcome,
-        "withdraw_reason": row["withdraw_reason"],
-    }
-
-
-async def load(connection: Connection, approval_id: str) -> dict[str, Any] | None:
-    found = await load_many(connection, [approval_id])
-    return found.get(approval_id)
-
-
-async def load_many(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    wanted = [approval_id for approval_id in ids if is_id(approval_id)]
-    rows = await connection.fetch(f"{_SELECT} WHERE id = ANY ($1::text[])", wanted)
-    return {row["id"]: to_object(row) for row in rows}
-
-
-async def search(
-    connection: Connection,
-    *,
-    status: str | None = None,
-    agent: str | None = None,
-    limit: int = 50,
-    cursor: str | None = None,
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Newest first, and the cursor of the next page. A cursor is a place in the order, not a number of
-    rows: pages do not shift when requests arrive.
-
-    Raises:
-        ValueError: a cursor that this function did not make.
-    """
-    before, before_id = (None, None) if cursor is None else _read_cursor(cursor)
-    rows = await connection.fetch(
-        f"""{_SELECT}
-        WHERE ($1::text IS NULL OR status = $1) AND ($2::text IS NULL OR agent = $2)
-          AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4))
-        ORDER BY created_at DESC, id DESC LIMIT $5""",
-        status,
-        None if agent is None else storable(agent),
-        before,
-        before_id,
-        limit + 1,
-    )
-    page = rows[:limit]
-    following = _write_cursor(page[-1]) if len(rows) > limit else None
-    return [to_object(row) for row in page], following
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _write_cursor(row: asyncpg.Record) -> str:
-    microseconds = (row["created_at"] - _EPOCH) // timedelta(microseconds=1)
-    return f"{microseconds}-{row['id']}"
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, str]:
-    digits, _, approval_id = cursor.partition("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 17 and is_id(approval_id)):
-        raise ValueError("not a cursor of this list")
-    return _EPOCH + timedelta(microseconds=int(digits)), approval_id
+async def claim(
+    connection: Connection, approval_id: str, binding: str, sha256: str, *, node: str, instance: str
+) -> bool:
+    """approved → executing, for what was voted on and nothing else; true for one caller, once. `sha256` is that of the
+    text about to be sent."""
+    command = await connection.execute(_CLAIM, approval_id, sources(Status.EXECUTING), node, instance, binding, sha256)
+    return command == "UPDATE 1"

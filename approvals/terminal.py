@@ -15,9 +15,12 @@ from urllib.parse import quote
 import httpx
 import typer
 
-from approvals.display import describe, escape, summary
+from approvals.display import describe, difference, escape, grant_summary, summary
 
 app = typer.Typer(name="approvals", help="List, read and decide approvals, over the HTTP API.", no_args_is_help=True)
+
+grants = typer.Typer(name="grants", help="Scoped grants: list, revoke.", no_args_is_help=True)
+app.add_typer(grants)
 
 REQUEST_TIMEOUT_S = 30.0
 RECONNECT_S = 2.0
@@ -54,7 +57,7 @@ class _Refused(Exception):
 
 def _content(response: httpx.Response) -> Any:
     if response.is_success:
-        return response.json()
+        return response.json() if response.content else None
     try:
         detail = response.json()["detail"]
     except (ValueError, KeyError, TypeError):
@@ -94,6 +97,10 @@ def list_(
     api: Api = DEFAULT_API,
     status: Annotated[str, typer.Option("--status", help="pending, approved, …; 'all' for every one.")] = "pending",
     agent: Annotated[str | None, typer.Option("--agent", help="Only this agent's.")] = None,
+    database: Annotated[str | None, typer.Option("--database", help="Only of this database.")] = None,
+    class_: Annotated[str | None, typer.Option("--class", help="Only what does this: export, ddl, …")] = None,
+    risk: Annotated[str | None, typer.Option("--risk", help="low, medium, high or critical.")] = None,
+    q: Annotated[str | None, typer.Option("--search", help="Text of the statement, the reason or the ticket.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=500)] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -103,7 +110,13 @@ def list_(
         query["status"] = status
     if agent is not None:
         query["agent"] = agent
-    page = _call(api, token, as_json, "GET", "/v1/approvals", params=query)
+    for key, value in (("q", q), ("class", class_), ("risk", risk), ("database", database)):
+        if value is not None:
+            query[key] = value
+    _print_page(_call(api, token, as_json, "GET", "/v1/approvals", params=query), as_json, limit)
+
+
+def _print_page(page: dict[str, Any], as_json: bool, limit: int) -> None:
     if as_json:
         typer.echo(json.dumps(page))
         return
@@ -120,11 +133,49 @@ def show(approval_id: Id, token: Token, api: Api = DEFAULT_API, as_json: AsJson 
 
 
 @app.command()
-def approve(
-    approval_id: Id, token: Token, api: Api = DEFAULT_API, comment: Comment = None, as_json: AsJson = False
+def history(
+    approval_id: Id,
+    token: Token,
+    api: Api = DEFAULT_API,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100)] = 20,
+    as_json: AsJson = False,
 ) -> None:
-    """Let the statement run, once."""
-    _decide("approve", approval_id, token, api, comment, as_json)
+    """What was decided before on the same fingerprint of the same agent, one a line."""
+    page = _call(api, token, as_json, "GET", _path(approval_id, "/history"), params={"limit": limit})
+    _print_page(page, as_json, limit)
+
+
+@app.command()
+def approve(
+    approval_id: Id,
+    token: Token,
+    api: Api = DEFAULT_API,
+    comment: Comment = None,
+    lasting: Annotated[
+        str | None, typer.Option("--for", metavar="TIME", help="And what repeats it, for so long: 90s, 15m, 2h.")
+    ] = None,
+    times: Annotated[int | None, typer.Option("--times", min=1, help="And so many more times.")] = None,
+    scope: Annotated[
+        str | None, typer.Option("--scope", help="What repeats it: exact, text (as it is told), shape, transaction.")
+    ] = None,
+    row_cap: Annotated[int | None, typer.Option("--row-cap", min=1, help="No more rows than that, each time.")] = None,
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="Of the statement you read; no other is approved.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let the statement run, once; with --for, --times or --scope also what repeats it, by a grant."""
+    body: dict[str, Any] = {"decision": "approve"} | ({} if sha256 is None else {"sha256": sha256})
+    if lasting is not None or times is not None or scope is not None or row_cap is not None:
+        repeats = lasting is not None or times is not None or scope is not None
+        terms = {
+            "scope": (scope or "text") if repeats else "once",
+            "seconds": None if lasting is None else _seconds(lasting),
+            "uses": times,
+            "row_cap": row_cap,
+        }
+        body["grant"] = {key: value for key, value in terms.items() if value is not None}
+    _decide(body, approval_id, token, api, comment, as_json)
 
 
 @app.command()
@@ -132,19 +183,104 @@ def deny(
     approval_id: Id, token: Token, api: Api = DEFAULT_API, comment: Comment = None, as_json: AsJson = False
 ) -> None:
     """Refuse the statement; the comment is shown to the agent."""
-    _decide("deny", approval_id, token, api, comment, as_json)
+    _decide({"decision": "deny"}, approval_id, token, api, comment, as_json)
 
 
-def _decide(decision: str, approval_id: str, token: str, api: str, comment: str | None, as_json: bool) -> None:
-    body = {"decision": decision} | ({} if comment is None else {"comment": comment})
+@app.command()
+def modify(
+    approval_id: Id,
+    token: Token,
+    sql: Annotated[
+        typer.FileText, typer.Option("--sql", metavar="FILE", help="The statement to run instead; - reads it here.")
+    ],
+    api: Api = DEFAULT_API,
+    comment: Comment = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put another statement in its place. Earlier votes are void; yours counts if it does no more than the agent's."""
+    _decide({"decision": "modify", "sql": sql.read()}, approval_id, token, api, comment, as_json)
+
+
+@app.command("comment")
+def comment_(
+    approval_id: Id,
+    text: Annotated[str, typer.Argument(help="What to say.")],
+    token: Token,
+    api: Api = DEFAULT_API,
+    as_json: AsJson = False,
+) -> None:
+    """Say something without deciding."""
+    approval = _call(api, token, as_json, "POST", _path(approval_id, "/comments"), json={"text": text})
+    if as_json:
+        _print(approval, as_json)
+    else:
+        typer.echo(f"{escape(approval['id'])} {escape(approval['status'])}, {len(approval['comments'])} comment(s)")
+
+
+def _seconds(text: str) -> float:
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    number = text[:-1] if unit else text
+    if not number.isascii() or not number.isdigit():
+        raise typer.BadParameter("a number of seconds, or one with s, m or h", param_hint="--for")
+    return float(int(number) * (unit or 1))
+
+
+def _decide(body: dict[str, Any], approval_id: str, token: str, api: str, comment: str | None, as_json: bool) -> None:
+    if comment is not None:
+        body["comment"] = comment
     approval = _call(api, token, as_json, "POST", _path(approval_id, "/decision"), json=body)
     if as_json:
         _print(approval, as_json)
         return
-    votes = sum(1 for vote in approval["decisions"] if vote["decision"] == "approve")
-    missing = approval["required_approvals"] - votes
-    more = f", {missing} more approval(s) needed" if approval["status"] == "pending" else ""
-    typer.echo(f"{escape(approval['id'])} {escape(approval['status'])}{more}")
+    if body["decision"] == "modify":
+        typer.echo("\n".join(difference(approval)))
+    typer.echo(f"{escape(approval['id'])} {escape(approval['status'])}{_what_is_missing(approval)}")
+    if approval["made_grant_id"] is not None:
+        typer.echo(f"grant {escape(approval['made_grant_id'])}")
+    elif approval["status"] == "approved" and body.get("grant", {}).get("scope", "once") != "once":
+        typer.echo("no grant: not everybody who approved agreed to one", err=True)
+
+
+def _what_is_missing(approval: dict[str, Any]) -> str:
+    if approval["status"] != "pending":
+        return ""
+    missing = max(each["count"] - each["approvals"] for each in approval["requirements"])
+    return f", {missing} more approval(s) needed"
+
+
+@grants.command("list")
+def list_grants(
+    token: Token,
+    api: Api = DEFAULT_API,
+    agent: Annotated[str | None, typer.Option("--agent", help="Only this agent's.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Those no longer in force, too.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=500)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """The newest grants in force, one a line."""
+    query: dict[str, str | int] = {"limit": limit, "all": "true" if every else "false"}
+    if agent is not None:
+        query["agent"] = agent
+    page = _call(api, token, as_json, "GET", "/v1/grants", params=query)
+    if as_json:
+        typer.echo(json.dumps(page))
+        return
+    for grant in page["items"]:
+        typer.echo(grant_summary(grant))
+    if page["next"] is not None:
+        typer.echo(f"(only the newest {limit} are shown)", err=True)
+
+
+@grants.command()
+def revoke(
+    grant_id: Annotated[str, typer.Argument(metavar="ID", help="The grant's id.")],
+    token: Token,
+    api: Api = DEFAULT_API,
+    as_json: AsJson = False,
+) -> None:
+    """End a grant now; what it has let through and has not started is withdrawn."""
+    _call(api, token, as_json, "DELETE", f"/v1/grants/{quote(grant_id, safe='')}")
+    typer.echo(json.dumps({"id": grant_id, "revoked": True}) if as_json else f"{escape(grant_id)} revoked")
 
 
 @app.command()

@@ -209,6 +209,7 @@ class Limits(_Section):
     sessions_per_agent: int = Field(default=500, ge=0)  # 0: no limit of its own
     parked: int = Field(default=1000, ge=1)
     parked_per_agent: int = Field(default=100, ge=0)
+    open_per_agent: int = Field(default=100, ge=0)  # in the whole store
     startup_timeout_s: float = Field(default=60.0, gt=0, le=3600)  # PostgreSQL's authentication_timeout is 60 s
     idle_timeout_s: float = Field(default=0.0, ge=0)  # 0: never, as the server's idle_session_timeout
     idle_in_transaction_timeout_s: float = Field(default=0.0, ge=0)

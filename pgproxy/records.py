@@ -212,9 +212,13 @@ def approval_entry(
     rule: str | None = None,
     comment: str | None = None,
     via: str | None = None,
+    policy_version: str | None = None,
+    sql: str | None = None,
+    detail: dict[str, Any] | None = None,
 ) -> Entry:
-    """A change of an approval request. `event` is what changed (its new status, or `comment`); `comment` and
-    `via` are the reviewer's. These three are beside the contract's fields and only on this kind."""
+    """A change of an approval request. `event` is what changed (its new status, `vote`, `comment`, `modified`, or
+    `grant_made`, `grant_used`, `grant_revoked`); `comment` and `via` are the reviewer's, `detail` the grant's or the
+    modification's. These four are beside the contract's fields and only on this kind. `sql`: the new text."""
     entry = _entry(Kind.APPROVAL, time, requester)
     entry["approval_id"] = approval_id
     entry["sha256"] = sha256
@@ -224,9 +228,13 @@ def approval_entry(
     entry["decision"] = None if decision is None else decision.value
     entry["reviewers"] = list(reviewers)
     entry["rule"] = rule
+    entry["policy_version"] = policy_version
+    entry["sql"] = sql
     entry["event"] = event
     entry["comment"] = comment
     entry["via"] = via
+    if detail is not None:
+        entry["detail"] = detail
     return entry
 
 

@@ -17,7 +17,7 @@ from approvals.api.responses import BodyLimit, handle_errors
 from approvals.api.stream import EventStream
 
 if TYPE_CHECKING:
-    from approvals.ports import AuditReader, Classifier, MetricsText, Readiness, Reloader, SessionDirectory
+    from approvals.ports import AuditReader, Classifier, MetricsText, PolicyJudge, Readiness, Reloader, SessionDirectory
     from approvals.store import Pool
     from approvals.wakeups import Wakeups
 
@@ -26,7 +26,8 @@ log = logging.getLogger("pgproxy.approvals")
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the API works with. The caller keeps `wakeups.run()` running and closes the pool after the API."""
+    """What the API works with. The caller keeps `wakeups.run()` running and closes the pool after the API. Without a
+    judge no statement can be modified."""
 
     pool: Pool
     wakeups: Wakeups
@@ -37,6 +38,7 @@ class Services:
     readiness: Readiness
     reloader: Reloader
     version: str = "0.1.0"
+    judge: PolicyJudge | None = None
 
 
 def create_app(services: Services) -> FastAPI:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from approvals.api.responses import Json
+from approvals.api import examples
+from approvals.api.responses import Json, shown
 from approvals.api.schemas import Health, Index, ReadinessReport
 from approvals.errors import StoreUnavailable
 from approvals.store import store_connection
@@ -16,25 +17,13 @@ router = APIRouter(tags=["probes"])
 _PROBE_TIMEOUT_S = 2.0
 
 
-@router.get("/", response_model=Index)
+@router.get("/", response_model=Index, responses=shown(examples.INDEX))
 async def index() -> Response:
-    return Json(
-        {
-            "name": "pgproxy",
-            "links": {
-                "approvals": "/v1/approvals",
-                "events": "/v1/approvals/events",
-                "audit": "/v1/audit",
-                "openapi": "/openapi.json",
-                "health": "/healthz",
-                "readiness": "/readyz",
-                "metrics": "/metrics",
-            },
-        }
-    )
+    """Where what is."""
+    return Json(examples.INDEX)
 
 
-@router.get("/healthz", response_model=Health)
+@router.get("/healthz", response_model=Health, responses=shown({"status": "ok"}))
 async def healthz() -> Response:
     """The process is alive."""
     return Json({"status": "ok"})
@@ -43,7 +32,18 @@ async def healthz() -> Response:
 @router.get(
     "/readyz",
     response_model=ReadinessReport,
-    responses={503: {"model": ReadinessReport, "description": "Not ready; the problems say why."}},
+    responses=shown({"ready": True, "problems": [], "remarks": []})
+    | {
+        503: {
+            "model": ReadinessReport,
+            "description": "Not ready; the problems say why.",
+            "content": {
+                "application/json": {
+                    "example": {"ready": False, "problems": ["the approval store did not answer"], "remarks": []}
+                }
+            },
+        }
+    },
 )
 async def readyz(request: Request) -> Response:
     """Ready to take sessions."""
@@ -62,7 +62,12 @@ async def readyz(request: Request) -> Response:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {
+            "description": "Prometheus text.",
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": "pgproxy_approvals_pending 3.0\n"}},
+        }
+    },
 )
 async def metrics(request: Request) -> Response:
     content, content_type = request.app.state.services.metrics.render()

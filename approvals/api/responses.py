@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,22 +36,39 @@ class Json(Response):
 
 
 _PROBLEMS = {
-    401: "No token, or one that is not known.",
-    403: "This person may not do this.",
-    404: "There is no such thing.",
-    405: "Not with this method.",
-    409: "No longer possible: it has been decided, has ended, or you have voted.",
-    413: "The body is too large.",
-    503: "The store does not answer; nothing was decided.",
+    401: ("No token, or one that is not known.", "the token is not known"),
+    403: ("This person may not do this.", "nobody decides their own request: you own this agent"),
+    404: ("There is no such thing.", "no such approval"),
+    405: ("Not with this method.", "Method Not Allowed"),
+    409: (
+        "No longer possible: it has been decided, has ended, or you have voted.",
+        "the approval is denied, no longer pending",
+    ),
+    413: ("The body is too large.", "the body is too large"),
+    503: ("The store does not answer; nothing was decided.", "the approval store did not answer"),
 }
+_INVALID = {"detail": [{"loc": ["body", "decision"], "msg": "Field required", "type": "missing"}]}
 
 
 def problems(*codes: int) -> Documented:
     """The error answers of a route, for OpenAPI; 422 has its own model."""
-    documented: Documented = {code: {"model": Problem, "description": _PROBLEMS[code]} for code in codes if code != 422}
-    if 422 in codes:
-        documented[422] = {"model": InvalidRequest, "description": "The request is not understood."}
+    documented: Documented = {}
+    for code in codes:
+        if code == 422:
+            documented[code] = _answer(InvalidRequest, "The request is not understood, or not possible.", _INVALID)
+        else:
+            description, detail = _PROBLEMS[code]
+            documented[code] = _answer(Problem, description, {"detail": detail})
     return documented
+
+
+def shown(example: Any, status: int = 200) -> Documented:
+    """An example of a route's good answer, for OpenAPI."""
+    return {status: {"content": {"application/json": {"example": example}}}}
+
+
+def _answer(model: type[BaseModel], description: str, example: Any) -> dict[str, Any]:
+    return {"model": model, "description": description, "content": {"application/json": {"example": example}}}
 
 
 def handle_errors(app: FastAPI) -> None:

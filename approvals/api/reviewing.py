@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Body, Header, Path, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from approvals import decisions, requests
+from approvals import decisions, reading
+from approvals.api import examples
 from approvals.api.authentication import Commenter, Decider, Reader, still_reader
-from approvals.api.responses import Json, problems
+from approvals.api.responses import Json, problems, shown
 from approvals.api.schemas import (
     Approval,
     ApprovalPage,
     CommentBody,
     DecisionBody,
+    LongSearchText,
+    Moment,
     SearchText,
     StatusFilter,
+    in_utc,
 )
 from approvals.errors import NotFound, Unsupported
 from approvals.model import is_id
@@ -24,27 +28,58 @@ from approvals.store import store_connection
 
 router = APIRouter(prefix="/v1/approvals", tags=["approvals"])
 
+ApprovalId = Annotated[str, Path(examples=[examples.APPROVAL_ID])]
+
+_EVENT = {
+    "description": "One event; `data` is the approval object in JSON.",
+    "type": "object",
+    "properties": {"id": {"type": "string"}, "event": {"const": "approval"}, "data": {"type": "string"}},
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events named `approval`, each with the approval object as data; ids to resume from.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT, "example": examples.EVENT}},
     }
 }
 
 
-@router.get("", response_model=ApprovalPage, responses=problems(401, 403, 422, 503))
+@router.get(
+    "",
+    response_model=ApprovalPage,
+    responses=shown(examples.page(examples.APPROVAL)) | problems(401, 403, 422, 503),
+)
 async def list_approvals(
     request: Request,
     _: Reader,
     status: StatusFilter = None,
     agent: SearchText = None,
+    owner: SearchText = None,
+    database: SearchText = None,
+    risk: SearchText = None,
+    class_: Annotated[SearchText, Query(alias="class", description="Of any of its actions.")] = None,
+    fingerprint: SearchText = None,
+    q: Annotated[LongSearchText, Query(description="Text of the statement, the reason or the ticket.")] = None,
+    since: Moment = None,
+    until: Moment = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: SearchText = None,
 ) -> Response:
-    """Newest first."""
+    """Newest first. Times without a zone are UTC; `until` itself is excluded."""
+    filters = reading.Filters(
+        status=status,
+        agent=agent,
+        owner=owner,
+        database=database,
+        risk=risk,
+        class_=class_,
+        fingerprint=fingerprint,
+        q=q,
+        since=in_utc(since),
+        until=in_utc(until),
+    )
     try:
         async with store_connection(request.app.state.services.pool) as connection:
-            items, following = await requests.search(connection, status=status, agent=agent, limit=limit, cursor=cursor)
+            items, following = await reading.search(connection, filters, limit=limit, cursor=cursor)
     except ValueError as error:
         raise Unsupported(str(error)) from error
     return Json({"items": items, "next": following})
@@ -73,42 +108,87 @@ async def follow_approvals(
     )
 
 
-@router.get("/{approval_id}", response_model=Approval, responses=problems(401, 403, 404, 422, 503))
-async def read_approval(request: Request, _: Reader, approval_id: str) -> Response:
+@router.get(
+    "/{approval_id}",
+    response_model=Approval,
+    responses=shown(examples.APPROVAL) | problems(401, 403, 404, 422, 503),
+)
+async def read_approval(request: Request, _: Reader, approval_id: ApprovalId) -> Response:
     """One approval."""
     found: dict[str, Any] | None = None
     if is_id(approval_id):
         async with store_connection(request.app.state.services.pool) as connection:
-            found = await requests.load(connection, approval_id)
+            found = await reading.load(connection, approval_id)
     if found is None:
         raise NotFound("no such approval")
     return Json(found)
 
 
+@router.get(
+    "/{approval_id}/history",
+    response_model=ApprovalPage,
+    responses=shown(examples.page(examples.APPROVAL)) | problems(401, 403, 404, 422, 503),
+)
+async def read_history(
+    request: Request,
+    _: Reader,
+    approval_id: ApprovalId,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> Response:
+    """Earlier requests of the same agent with the same fingerprint, newest first: what was decided then."""
+    items: list[dict[str, Any]] | None = None
+    if is_id(approval_id):
+        async with store_connection(request.app.state.services.pool) as connection:
+            if await reading.load(connection, approval_id) is not None:
+                items = await reading.history(connection, approval_id, limit=limit)
+    if items is None:
+        raise NotFound("no such approval")
+    return Json({"items": items, "next": None})
+
+
 @router.post(
     "/{approval_id}/decision",
     response_model=Approval,
-    responses=problems(401, 403, 404, 409, 413, 422, 503),
+    responses=shown(examples.APPROVAL) | problems(401, 403, 404, 409, 413, 422, 503),
 )
-async def decide_approval(request: Request, reviewer: Decider, approval_id: str, body: DecisionBody) -> Response:
-    """Approve or deny. Never one's own request, and nobody decides twice."""
+async def decide_approval(
+    request: Request,
+    reviewer: Decider,
+    approval_id: ApprovalId,
+    body: Annotated[DecisionBody, Body(openapi_examples=examples.DECISIONS)],
+) -> Response:
+    """Approve, deny, or put another statement in its place. Never one's own request, and nobody votes twice."""
+    services = request.app.state.services
     decided = await decisions.decide(
-        request.app.state.services.pool,
+        services.pool,
         approval_id,
         reviewer,
         body.decision,
         body.comment,
-        "api",
-        grant_seconds=body.grant_seconds,
+        _via(request),
+        terms=body.terms(),
+        sql=body.sql,
+        judge=services.judge,
+        sha256=body.sha256,
     )
     return Json(decided)
+
+
+def _via(request: Request) -> str:
+    """The channel, as the authentication in front of the routes found it (a console session, say)."""
+    return str(getattr(request.state, "via", "api"))
 
 
 @router.post(
     "/{approval_id}/comments",
     response_model=Approval,
-    responses=problems(401, 403, 404, 413, 422, 503),
+    responses=shown(examples.APPROVAL) | problems(401, 403, 404, 413, 422, 503),
 )
-async def comment_on_approval(request: Request, reviewer: Commenter, approval_id: str, body: CommentBody) -> Response:
+async def comment_on_approval(
+    request: Request,
+    reviewer: Commenter,
+    approval_id: ApprovalId,
+    body: Annotated[CommentBody, Body(openapi_examples=examples.COMMENT)],
+) -> Response:
     """Comment without deciding; at any time."""
     return Json(await decisions.add_comment(request.app.state.services.pool, approval_id, reviewer, body.text))

@@ -12,10 +12,10 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from approvals import requests
 from approvals.documents import encode_bytes
 from approvals.errors import StoreUnavailable
 from approvals.outbox import EventRow, as_of, events_after, last_seq
+from approvals.reading import load_many
 from approvals.store import store_connection
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class EventStream:
 
     async def _render(self, events: Sequence[EventRow]) -> list[_Frame]:
         async with store_connection(self._pool) as connection:
-            approvals = await requests.load_many(connection, [event.approval_id for event in events])
+            approvals = await load_many(connection, [event.approval_id for event in events])
         return [
             (event.seq, _frame(event.seq, encode_bytes(as_of(approvals[event.approval_id], event))))
             for event in events

@@ -9,13 +9,11 @@ from typing import Any
 
 import approvals.errors
 from approvals.gateway import Gateway
-from approvals.model import NewRequest
-from classifier.model import Environment
-from pgproxy.analysis.pool import AnalyserPool
+from approvals.model import GrantKey, NewRequest, Requirement
 from pgproxy.audit.reader import StoreReader
 from pgproxy.channel import Channel, ChannelError
 from pgproxy.metrics import ControlMetrics
-from pgproxy.session.ports import ApprovalRequest, OpenedApproval, ResolvedApproval, StoreUnavailable
+from pgproxy.session.ports import ApprovalRequest, OpenedApproval, ResolvedApproval, StoreUnavailable, TooManyOpen
 
 _RELOAD_S = 45.0
 
@@ -27,6 +25,7 @@ class Approvals:
         self._gateway = gateway
 
     async def open(self, request: ApprovalRequest) -> OpenedApproval:
+        key = request.grant_key
         new = NewRequest(
             requester=asdict(request.requester),
             sql=request.sql,
@@ -35,26 +34,41 @@ class Approvals:
             classification=request.classification,
             risk=request.risk,
             rule=request.rule,
-            required_approvals=max(r.count for r in request.requirements),
-            approver_groups=sorted({group for r in request.requirements for group in r.groups}),
+            requirements=[Requirement(r.rule, tuple(r.groups), r.count) for r in request.requirements],
             timeout_s=request.timeout_s,
             binding=request.binding,
             context=request.context,
+            policy_version=request.policy_version,
+            wait=request.wait,
+            retry_binding=request.retry_binding,
+            grant_key=None if key is None else GrantKey(key.text_sha256, key.environment, key.shape, key.transaction),
+            channels=request.channels,
+            notify=request.notify,
+            escalations=[asdict(each) for each in request.escalations],
+            message=request.message,
+            budget=request.budget,
         )
         with _translated():
             opened = await self._gateway.open(new)
-        return OpenedApproval(opened.id, opened.expires_at)
+        return OpenedApproval(opened.id, opened.expires_at, opened.status)
 
     async def wait(self, approval_id: str) -> ResolvedApproval:
         with _translated():
             resolved = await self._gateway.wait(approval_id)
         return ResolvedApproval(
-            resolved.id, resolved.status, resolved.reviewer, resolved.comment, tuple(resolved.reviewers)
+            resolved.id,
+            resolved.status,
+            resolved.reviewer,
+            resolved.comment,
+            resolved.reviewers,
+            resolved.sql,
+            resolved.modified_by,
+            resolved.row_cap,
         )
 
-    async def claim(self, approval_id: str, binding: str) -> bool:
+    async def claim(self, approval_id: str, binding: str, sha256: str) -> bool:
         with _translated():
-            return await self._gateway.claim(approval_id, binding)
+            return await self._gateway.claim(approval_id, binding, sha256)
 
     async def withdraw(self, approval_id: str, reason: str) -> bool:
         with _translated():
@@ -66,7 +80,7 @@ class Approvals:
 
 
 class _translated:
-    """The store's absence in the data plane's own words."""
+    """The store's absence, and the agent's limit, in the data plane's own words."""
 
     def __enter__(self) -> None:
         return None
@@ -74,18 +88,8 @@ class _translated:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, approvals.errors.StoreUnavailable):
             raise StoreUnavailable(str(error)) from error
-
-
-class ApiClassifier:
-    """`approvals.ports.Classifier` over an analyser pool."""
-
-    def __init__(self, pool: AnalyserPool) -> None:
-        self._pool = pool
-
-    async def classify(self, sql: str) -> dict[str, Any]:
-        environment = Environment()
-        known = self._pool.lookup(sql, environment)
-        return (known if known is not None else await self._pool.analyze(sql, environment)).to_dict()
+        if isinstance(error, approvals.errors.LimitReached):
+            raise TooManyOpen(error.limit) from error
 
 
 class ApiAudit:

@@ -15,15 +15,19 @@ from approvals.errors import StoreUnavailable
 from approvals.lifecycle import run_expiry
 from approvals.outbox import EventRow, events_after, load_position, pending_count, save_position
 from approvals.wakeups import Wakeups
-from pgproxy import __version__, log, policy
+from pgproxy import __version__, log
 from pgproxy.analysis.pool import AnalyserPool
-from pgproxy.app.adapters import ApiAudit, ApiClassifier, ApiMetrics, ApiReadiness, ApiReloader, ApiSessions
+from pgproxy.app.adapters import ApiAudit, ApiMetrics, ApiReadiness, ApiReloader, ApiSessions
 from pgproxy.app.address import bind
+from pgproxy.app.judging import ApiClassifier, ApiJudge
+from pgproxy.app.terms import policy_of
+from pgproxy.app.worker import catalogs_of
 from pgproxy.audit.reader import StoreReader
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.channel import Channel
 from pgproxy.config import Settings
 from pgproxy.metrics import ControlMetrics
+from pgproxy.policy import PolicyInForce
 from pgproxy.records import Decision, Entry, approval_entry, config_entry
 from pgproxy.session.ports import AuditUnavailable, Requester
 from pgproxy.store import open_pool
@@ -48,10 +52,13 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
     wakeups = Wakeups(store_dsn)
     audit = StoreWriter(store_dsn, node=node)
     analysers = AnalyserPool(processes=1)
+    catalogs = catalogs_of(settings, analysers)
+    classifier = ApiClassifier(analysers, catalogs)
+    policy = PolicyInForce(policy_of(settings))
     services = Services(
         pool=pool,
         wakeups=wakeups,
-        classifier=ApiClassifier(analysers),
+        classifier=classifier,
         audit=ApiAudit(StoreReader(pool)),
         sessions=ApiSessions(channel),
         metrics=ApiMetrics(metrics),
@@ -60,12 +67,15 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         ),
         reloader=ApiReloader(channel),
         version=__version__,
+        judge=ApiJudge(classifier, lambda: policy.current),
     )
     app = create_app(services)
-    _answer_calls(channel, app.state.stream, audit)
+    _answer_calls(channel, app.state.stream, audit, policy)
     address = settings.api.listen
     try:
         await analysers.start()
+        if catalogs is not None:
+            await catalogs.start()
         await audit.start()
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -86,16 +96,20 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
             for task in running:
                 task.cancel()
     finally:
+        if catalogs is not None:
+            await catalogs.close()
         await analysers.close()
         await audit.close(_LAST_CALLS_S)
         pool.terminate()
 
 
-def _answer_calls(channel: Channel, stream: EventStream, audit: StoreWriter) -> None:
+def _answer_calls(channel: Channel, stream: EventStream, audit: StoreWriter, policy: PolicyInForce) -> None:
     """What the supervisor may ask of this process."""
 
     async def reload(params: Any) -> None:
-        log.set_level(Settings.from_wire(params["settings"]).log_level)
+        settings = Settings.from_wire(params["settings"])
+        log.set_level(settings.log_level)
+        policy.replace(policy_of(settings))
         await stream.recheck()
 
     async def note_config(params: Any) -> None:
@@ -103,7 +117,7 @@ def _answer_calls(channel: Channel, stream: EventStream, audit: StoreWriter) -> 
             config_entry(
                 time=datetime.fromisoformat(params["time"]),
                 event=params["event"],
-                policy_version=policy.BUILT_IN_VERSION,
+                policy_version=policy.current.version,
                 detail=params["detail"],
             )
         )
@@ -143,15 +157,17 @@ async def follow_approvals(pool: Pool, wakeups: Wakeups, audit: StoreWriter, met
 
 
 def entry_of(event: EventRow) -> Entry:
-    """The audit entry of one event of an approval: what happened, to whose request, and who had voted by then."""
+    """The audit entry of one event of an approval: what happened, to whose request, and who had voted by then. A
+    modified statement is evidence of its own."""
     known = {field.name for field in fields(Requester)}
     statements = event.classification.get("statements", [])
     classes = dict.fromkeys(action["class"] for statement in statements for action in statement["actions"])
     decided = event.status if event.kind == "status" and event.status in _DECISIONS else None
+    names = {"status": event.status, "modify": "modified", "grant": f"grant_{event.detail.get('event')}"}
     return approval_entry(
         time=event.at,
         approval_id=event.approval_id,
-        event=event.status if event.kind == "status" else event.kind,
+        event=names.get(event.kind, event.kind),
         requester=Requester(**{key: value for key, value in event.requester.items() if key in known}),
         sha256=event.sha256,
         fingerprint=event.classification.get("fingerprint"),
@@ -162,4 +178,19 @@ def entry_of(event: EventRow) -> Entry:
         rule=event.rule,
         comment=event.detail.get("comment") or event.detail.get("text"),
         via=event.detail.get("via"),
+        policy_version=event.policy_version or None,
+        sql=event.sql if event.kind == "modify" else None,
+        detail=_detail(event),
     )
+
+
+def _detail(event: EventRow) -> dict[str, Any] | None:
+    """What the contract has no field for."""
+    match event.kind:
+        case "grant":
+            return event.detail
+        case "modify":
+            return {"reviewer": event.detail["reviewer"], "revision": event.revision}
+        case "vote" if event.detail.get("grant"):
+            return {"grant": event.detail["grant"]}
+    return None

@@ -46,7 +46,7 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
     catalogs = catalogs_of(settings, analysers)
     pool = await open_pool(store_dsn)
     wakeups = Wakeups(store_dsn)
-    gateway = Gateway(pool, wakeups, node, instance)
+    gateway = Gateway(pool, wakeups, node, instance, max_open_per_agent=settings.limits.open_per_agent)
     terms = terms_of(settings, mock_key)
     parking = Parking(settings.limits.parked, settings.limits.parked_per_agent)
     services = Services(

@@ -118,6 +118,12 @@ class Catalogs:
             return False
         return await watch.wait(WAIT_S) or (watch.is_failing and watch.payload is not None)
 
+    async def forget(self, database: str) -> None:
+        """Ends the watch of a database that is of no use; the next question about it starts another."""
+        watch = self._watches.pop(database, None)
+        if watch is not None:
+            await watch.close()
+
     def problems(self) -> list[str]:
         """For readiness; one line a database that cannot be read."""
         return [f"no catalog of database {name}" for name, watch in sorted(self._watches.items()) if watch.is_failing]

@@ -19,7 +19,7 @@ from pgproxy.session import effects, events
 from pgproxy.session.effects import Effect
 from pgproxy.session.events import Event
 from pgproxy.session.machine import Session
-from pgproxy.session.ports import ApprovalRequest, AuditUnavailable, StoreUnavailable
+from pgproxy.session.ports import ApprovalRequest, AuditUnavailable, StoreUnavailable, TooManyOpen
 from pgproxy.session.refusals import error_response
 
 _log = logging.getLogger("pgproxy.net")
@@ -251,6 +251,10 @@ class Relay:
             return
         try:
             opened = await services.approvals.open(request)
+        except TooManyOpen as error:
+            services.parking.leave(agent)
+            self.dispatch(events.ApprovalOpened(None, limit=error.limit))
+            return
         except StoreUnavailable:
             services.parking.leave(agent)
             _log.warning("session=%s approval store not available, statement refused", self._id)
@@ -276,7 +280,7 @@ class Relay:
     async def _claim(self, effect: effects.ClaimApproval) -> None:
         ok: bool | None
         try:
-            ok = await self._services.approvals.claim(effect.id, effect.binding)
+            ok = await self._services.approvals.claim(effect.id, effect.binding, effect.sha256)
         except StoreUnavailable:
             ok = None  # the gateway sees to it that a claim in doubt is never used
         self.dispatch(events.ClaimAnswered(ok))

@@ -57,10 +57,12 @@ class OpenApproval:
 
 @dataclass(frozen=True, slots=True)
 class ClaimApproval:
-    """Spend the approval, immediately before the bytes go; answered by `events.ClaimAnswered`."""
+    """Spend the approval, immediately before the bytes go; answered by `events.ClaimAnswered`. `sha256`: of the
+    statement that goes."""
 
     id: str
     binding: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -429,7 +429,7 @@ class Judgement:
             self._refuse(unit)
         elif approved and unit.approval_id is not None:
             c.state = GateState.CLAIMING
-            c.emit(effects.ClaimApproval(unit.approval_id, self._binding(unit)))
+            c.emit(effects.ClaimApproval(unit.approval_id, self._binding(unit), evidence.digest(unit.sql)))
         else:
             self._forward(unit)
 

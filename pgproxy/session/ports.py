@@ -103,13 +103,18 @@ class ResolvedApproval:
 class ApprovalGateway(Protocol):
     """The approvals store as one worker sees it. Every call raises `StoreUnavailable` when it cannot answer."""
 
-    async def open(self, request: ApprovalRequest) -> OpenedApproval: ...
+    async def open(self, request: ApprovalRequest) -> OpenedApproval:
+        """Raises `TooManyOpen` as well."""
+        ...
+
     async def wait(self, approval_id: str) -> ResolvedApproval:
         """Returns when the request is no longer pending; survives a dropped store connection."""
         ...
 
-    async def claim(self, approval_id: str, binding: str) -> bool:
-        """approved → executing, if not expired and the binding is the same; true for exactly one caller once."""
+    async def claim(self, approval_id: str, binding: str, sha256: str) -> bool:
+        """approved → executing, if not expired and the binding is the same (for a request that does not wait, the
+        retry_binding) and `sha256`, of the raw bytes about to be sent, is that of what was voted on (of a modified
+        statement in UTF-8); true for exactly one caller once."""
         ...
 
     async def withdraw(self, approval_id: str, reason: str) -> bool:
@@ -137,6 +142,15 @@ class Analyzer(Protocol):
 
 class StoreUnavailable(Exception):
     """The approval store did not answer; nothing was decided."""
+
+
+class TooManyOpen(Exception):
+    """The agent has too many open requests in the whole store; nothing was opened. `limit` is the configuration's
+    key."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(limit)
+        self.limit = limit
 
 
 class AuditUnavailable(Exception):

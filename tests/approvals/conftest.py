@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from approvals.gateway import Gateway
-from approvals.model import NewRequest, Reviewer
+from approvals.model import GrantKey, NewRequest, Requirement, Reviewer
 from approvals.reviewers import ReviewerSpec, sync_reviewers
 from approvals.store import migrations
 from approvals.wakeups import Wakeups
@@ -74,15 +74,21 @@ REQUEST = NewRequest(
     },
     risk="high",
     rule="exports",
-    required_approvals=1,
-    approver_groups=["dba"],
+    requirements=[Requirement("exports", ("dba",), 1)],
     timeout_s=60.0,
     binding="b1",
+    retry_binding="r1",
+    grant_key=GrantKey("ab" * 32, "env1"),
 )
+SHA = REQUEST.sha256
 
 
 def request(**changes: Any) -> NewRequest:
-    """The usual request with some fields, or fields of its requester, different."""
+    """The usual request with some fields, or fields of its requester, different. `required_approvals` and
+    `approver_groups` are those of its one requirement."""
+    if {"required_approvals", "approver_groups"} & changes.keys():
+        groups, count = changes.pop("approver_groups", ["dba"]), changes.pop("required_approvals", 1)
+        changes["requirements"] = [Requirement("exports", tuple(groups), count)]
     requester = {**REQUEST.requester}
     for key in list(changes):
         if key in requester:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+from approvals.model import Requirement
+from approvals.ports import Verdict
 
 
 class FakeSessions:
@@ -52,8 +56,9 @@ class FakeServices:
         self.sessions = FakeSessions()
         self.readiness = FakeReadiness()
         self.reloader = FakeReloader()
+        self.judge = FakeJudge()
 
-    async def classify(self, sql: str) -> dict[str, Any]:
+    async def classify(self, sql: str, database: str | None = None) -> dict[str, Any]:
         if self.refuse is not None:
             raise ValueError(self.refuse)
         self.classified.append(sql)
@@ -67,3 +72,49 @@ class FakeServices:
 
     def render(self) -> tuple[bytes, str]:
         return b"pgproxy_sessions_total 1\n", "text/plain; version=1.0.0"
+
+
+def classified(class_: str, *relations: str, verb: str = "copy_to_stdout") -> dict[str, Any]:
+    """A classification object of one action on the first of the relations."""
+    return {
+        "privileged": class_ not in ("read", "write"),
+        "risk": "high",
+        "fingerprint": f"f-{class_}",
+        "normalized": "…",
+        "statements": [
+            {
+                "kind": "CopyStmt",
+                "tag": "COPY",
+                "actions": [{"class": class_, "verb": verb, "object": relations[0], "detail": ""}],
+                "relations": list(relations),
+                "functions": [],
+                "reasons": [],
+            }
+        ],
+    }
+
+
+class FakeJudge:
+    """Answers what the test says; by default as policy says to a smaller export of the same relation."""
+
+    def __init__(self) -> None:
+        self.verdict = Verdict(
+            "approve",
+            classified("export", "customers"),
+            "high",
+            "exports",
+            [Requirement("exports", ("dba",), 1)],
+            policy_version="p2",
+        )
+        self.refuse: str | None = None
+        self.asked: list[tuple[str, str]] = []
+
+    def answers(self, **changes: Any) -> FakeJudge:
+        self.verdict = replace(self.verdict, **changes)
+        return self
+
+    async def judge(self, sql: str, approval: dict[str, Any]) -> Verdict:
+        self.asked.append((sql, approval["requester"]["agent"]))
+        if self.refuse is not None:
+            raise ValueError(self.refuse)
+        return self.verdict

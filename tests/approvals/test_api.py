@@ -12,12 +12,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from approvals.api import Services, create_app, serve
-from approvals.api.schemas import Approval
+from approvals.api import Services, create_app, examples, serve
+from approvals.api.schemas import Approval, DecisionBody, GrantPage
 from approvals.decisions import decide
 from approvals.outbox import events_after
 from approvals.reviewers import ReviewerSpec
-from tests.approvals.conftest import ADMIN, ALICE, BOB, CAROL, DAVE, REQUEST, ROBOT, Store, request, reviewer
+from tests.approvals.conftest import ADMIN, ALICE, BOB, CAROL, DAVE, REQUEST, ROBOT, SHA, Store, request, reviewer
 from tests.approvals.fakes import FakeServices
 
 
@@ -42,6 +42,7 @@ def app(store: Store, services: FakeServices) -> FastAPI:
             metrics=services,
             readiness=services.readiness,
             reloader=services.reloader,
+            judge=services.judge,
         )
     )
 
@@ -57,6 +58,7 @@ EVERY_ROUTE = [
     ("GET", "/v1/approvals"),
     ("GET", "/v1/approvals/events"),
     ("GET", "/v1/approvals/a00000000000000a"),
+    ("GET", "/v1/approvals/a00000000000000a/history"),
     ("POST", "/v1/approvals/a00000000000000a/decision"),
     ("POST", "/v1/approvals/a00000000000000a/comments"),
     ("GET", "/v1/grants"),
@@ -111,7 +113,9 @@ async def test_the_table_above_is_every_route_under_v1(app: FastAPI) -> None:
         (DAVE, "GET", "/v1/sessions", 403),
         (BOB, "GET", "/v1/sessions", 403),
         (BOB, "DELETE", "/v1/sessions/s1", 403),
-        (BOB, "DELETE", "/v1/grants/g1", 403),
+        (BOB, "DELETE", "/v1/grants/g1", 404),
+        (BOB, "GET", "/v1/approvals/a00000000000000a/history", 404),
+        (DAVE, "DELETE", "/v1/grants/%00", 404),
         (ADMIN, "GET", "/v1/approvals", 200),
         (ADMIN, "GET", "/v1/sessions", 200),
         (ADMIN, "DELETE", "/v1/sessions/s1", 204),
@@ -153,7 +157,7 @@ async def test_the_object_is_the_contracts_and_fits_its_model(api: httpx.AsyncCl
     opened = await store.gateway.open(request(params=[{"type": "text", "value": "x"}, {"type": "int4", "value": None}]))
     await api.post(f"/v1/approvals/{opened.id}/comments", json={"text": "why now?"})
     decided = await api.post(f"/v1/approvals/{opened.id}/decision", json={"decision": "approve", "comment": "ok"})
-    assert await store.gateway.claim(opened.id, "b1")
+    assert await store.gateway.claim(opened.id, "b1", SHA)
     await store.gateway.finish(opened.id, "executed", {"command_tag": "COPY 3", "rows": 3, "bytes": 9})
     found = (await api.get(f"/v1/approvals/{opened.id}")).json()
     assert set(found) >= {
@@ -202,8 +206,18 @@ async def test_nobody_decides_twice(api: httpx.AsyncClient, store: Store) -> Non
         b'{"decision": "approve", "\\ud800": true}',
         b'{"decision": "approve", "sql": "SELECT 1"}',
         b'{"decision": "modify"}',
-        b'{"decision": "modify", "sql": "SELECT 1"}',
-        b'{"decision": "approve", "grant_seconds": 60}',
+        b'{"decision": "modify", "sql": ""}',
+        b'{"decision": "modify", "sql": "SELECT 2", "grant_seconds": 60}',
+        b'{"decision": "deny", "grant_seconds": 60}',
+        b'{"decision": "approve", "grant_seconds": 60, "grant": {"scope": "text"}}',
+        b'{"decision": "approve", "grant": {"scope": "everything"}}',
+        b'{"decision": "approve", "grant": {"scope": "shape"}}',
+        b'{"decision": "approve", "grant": {"scope": "transaction"}}',
+        b'{"decision": "approve", "grant": {"uses": 0}}',
+        b'{"decision": "approve", "grant": {"row_cap": -1}}',
+        b'{"decision": "approve", "grant": {"seconds": 86401}}',
+        b'{"decision": "approve", "grant_seconds": 86401}',
+        b'{"decision": "approve", "grant_seconds": 0}',
         b'{"decision": "approve", "grant_seconds": NaN}',
         b'{"decision": "approve", "comment": "' + b"x" * 10_001 + b'"}',
     ],
@@ -218,15 +232,63 @@ async def test_bad_decisions_are_422_and_decide_nothing(api: httpx.AsyncClient, 
     assert await store.status(opened.id) == "pending"
 
 
-async def test_modify_says_that_this_version_cannot(api: httpx.AsyncClient, store: Store) -> None:
+async def test_modify_over_http(api: httpx.AsyncClient, store: Store, services: FakeServices) -> None:
     opened = await store.gateway.open(request())
-    response = await api.post(f"/v1/approvals/{opened.id}/decision", json={"decision": "modify", "sql": "SELECT 1"})
-    assert "this version" in response.json()["detail"]
+    path = f"/v1/approvals/{opened.id}/decision"
+    services.judge.answers(decision="deny", message="no DDL here")
+    refused = await api.post(path, json={"decision": "modify", "sql": "DROP TABLE t"})
+    assert refused.status_code == 422
+    assert refused.json() == {"detail": "policy denies the modified statement: no DDL here"}
+    services.judge.answers(decision="approve")
+    done = await api.post(path, json={"decision": "modify", "sql": "SELECT 1", "comment": "this will do"})
+    assert done.json()["status"] == "approved"
+    Approval.model_validate_json(done.content, extra="forbid")
+    assert (await api.post(path, json={"decision": "modify", "sql": "SELECT 2"})).status_code == 409
+
+
+async def test_grants_over_http(api: httpx.AsyncClient, store: Store) -> None:
+    opened = await store.gateway.open(request())
+    body = {"decision": "approve", "comment": "for now", "grant_seconds": 60}
+    done = (await api.post(f"/v1/approvals/{opened.id}/decision", json=body)).json()
+    Approval.model_validate_json(json.dumps(done), extra="forbid")
+    page = (await api.get("/v1/grants", headers=bearer(DAVE))).json()
+    GrantPage.model_validate_json(json.dumps(page), extra="forbid")
+    [found] = page["items"]
+    assert (found["id"], found["scope"], found["uses"]) == (done["made_grant_id"], "text", None)
+    assert found["reviewers"] == [BOB.name]
+    assert (await api.get("/v1/grants?cursor=x")).status_code == 422
+    path = f"/v1/grants/{found['id']}"
+    assert (await api.delete(path, headers=bearer(DAVE))).status_code == 403
+    assert (await api.delete(path, headers=bearer(ADMIN))).status_code == 204
+    assert (await api.delete(path, headers=bearer(ADMIN))).status_code == 404
+    assert (await api.get("/v1/grants")).json() == {"items": [], "next": None}
+    assert len((await api.get("/v1/grants?all=true")).json()["items"]) == 1
+
+
+async def test_history_over_http(api: httpx.AsyncClient, store: Store) -> None:
+    first, second = await store.gateway.open(request()), await store.gateway.open(request())
+    page = (await api.get(f"/v1/approvals/{second.id}/history")).json()
+    assert [item["id"] for item in page["items"]] == [first.id]
+
+
+async def test_the_channel_is_what_authentication_found(api: httpx.AsyncClient, store: Store) -> None:
+    opened = await store.gateway.open(request(channels=["console"]))
+    refused = await api.post(f"/v1/approvals/{opened.id}/decision", json={"decision": "approve"})
+    assert (refused.status_code, "console" in refused.json()["detail"]) == (403, True)
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
+        (
+            "/v1/approvals?q=copy&owner=a&database=b&risk=high&class=ddl&fingerprint=f&since=2025-01-01&until=2025-01-02",
+            200,
+        ),
+        ("/v1/approvals?risk=huge", 422),
+        ("/v1/approvals?since=yesterday", 422),
+        ("/v1/approvals?q=%00", 422),
+        ("/v1/grants?limit=0", 422),
+        ("/v1/grants?all=perhaps", 422),
         ("/v1/approvals?status=&agent=&cursor=", 200),
         ("/v1/approvals?status=nonsense", 422),
         ("/v1/approvals?limit=0", 422),
@@ -344,7 +406,17 @@ async def test_openapi_has_models_and_errors_for_every_operation(api: httpx.Asyn
                 assert wanted <= set(operation["responses"])
             for code, answer in operation["responses"].items():
                 if code != "204":
-                    assert any("schema" in content for content in answer["content"].values()), (method, path, code)
+                    for content in answer["content"].values():
+                        assert {"schema", "example"} <= content.keys(), (method, path, code)
+            if "requestBody" in operation:
+                assert operation["requestBody"]["content"]["application/json"]["examples"], (method, path)
+
+
+async def test_the_examples_of_the_document_fit_its_models(api: httpx.AsyncClient) -> None:
+    Approval.model_validate_json(json.dumps(examples.APPROVAL), extra="forbid")
+    GrantPage.model_validate_json(json.dumps(examples.page(examples.GRANT)), extra="forbid")
+    for each in examples.DECISIONS.values():
+        DecisionBody.model_validate(each["value"])
 
 
 class Events:
@@ -388,7 +460,7 @@ async def test_every_client_of_the_stream_sees_every_change_as_it_was(app: FastA
             await stream.until_connected()
         opened = await store.gateway.open(request())
         await decide(store.pool, opened.id, reviewer(BOB), "approve")
-        assert await store.gateway.claim(opened.id, "b1")
+        assert await store.gateway.claim(opened.id, "b1", SHA)
         await store.gateway.finish(opened.id, "executed", {"rows": 3})
         for stream in streams:
             seen = [await stream.next() for _ in range(5)]

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from approvals.decisions import add_comment, decide
-from approvals.errors import ApprovalError, Conflict, Forbidden, NotFound, Unsupported
+from approvals.errors import ApprovalError, Conflict, Forbidden, NotFound
 from approvals.lifecycle import expire_due
-from approvals.model import Reviewer
+from approvals.model import Requirement, Reviewer
 from tests.approvals.conftest import ADMIN, ALICE, BOB, CAROL, DAVE, ROBOT, Store, request, reviewer
 
 
@@ -67,6 +67,35 @@ async def test_quorum_counts_distinct_people(store: Store) -> None:
     assert (await store.gateway.wait(opened.id)).reviewers == ("bob", "carl", "dora")
 
 
+async def test_every_requirement_is_met_and_one_person_may_meet_several(store: Store) -> None:
+    both = [Requirement("exports", ("dba",), 1), Requirement("secrets", ("security",), 2)]
+    opened = await store.gateway.open(request(requirements=both))
+    after = await decide(store.pool, opened.id, person("bob", "dba", "security"), "approve")
+    assert [(each["rule"], each["approvals"]) for each in after["requirements"]] == [("exports", 1), ("secrets", 1)]
+    assert after["required_approvals"] == 2
+    with pytest.raises(Forbidden, match="still missing are those of security"):
+        await decide(store.pool, opened.id, person("carl", "dba"), "approve")
+    with pytest.raises(Forbidden, match="group"):
+        await decide(store.pool, opened.id, person("dora", "interns"), "approve")
+    assert (await decide(store.pool, opened.id, person("erin", "security"), "approve"))["status"] == "approved"
+
+
+async def test_who_is_asked_by_a_rule_may_deny_though_its_approvals_are_there(store: Store) -> None:
+    both = [Requirement("exports", ("dba",), 1), Requirement("secrets", ("security",), 1)]
+    opened = await store.gateway.open(request(requirements=both))
+    await decide(store.pool, opened.id, person("bob", "dba"), "approve")
+    assert (await decide(store.pool, opened.id, person("carl", "dba"), "deny"))["status"] == "denied"
+
+
+async def test_a_decision_comes_from_where_the_request_allows(store: Store) -> None:
+    opened = await store.gateway.open(request(channels=("console", "terminal")))
+    for decision in ("approve", "deny"):
+        with pytest.raises(Forbidden, match="console or terminal only, not by slack"):
+            await decide(store.pool, opened.id, reviewer(BOB), decision, via="slack")  # type: ignore[arg-type]
+    done = await decide(store.pool, opened.id, reviewer(BOB), "approve", via="console")
+    assert done["decisions"][0]["via"] == "console"
+
+
 async def test_one_denial_denies_whatever_the_quorum(store: Store) -> None:
     opened = await store.gateway.open(request(required_approvals=3))
     await decide(store.pool, opened.id, person("bob"), "approve")
@@ -93,15 +122,6 @@ async def test_what_is_not_there(store: Store, approval_id: str) -> None:
         await decide(store.pool, approval_id, reviewer(BOB), "approve")
     with pytest.raises(NotFound):
         await add_comment(store.pool, approval_id, reviewer(BOB), "hm")
-
-
-async def test_what_this_version_does_not_do(store: Store) -> None:
-    opened = await store.gateway.open(request())
-    with pytest.raises(Unsupported, match="this version"):
-        await decide(store.pool, opened.id, reviewer(BOB), "modify")
-    with pytest.raises(Unsupported, match="this version"):
-        await decide(store.pool, opened.id, reviewer(BOB), "approve", grant_seconds=60)
-    assert await store.status(opened.id) == "pending"
 
 
 async def test_comments_do_not_decide_and_are_kept_after_the_decision(store: Store) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from approvals.decisions import decide
 from approvals.gateway import Gateway
 from approvals.lifecycle import expire_due, run_expiry
-from tests.approvals.conftest import BOB, Store, request, reviewer
+from tests.approvals.conftest import BOB, SHA, Store, request, reviewer
 
 
 async def in_each_live_status(store: Store, gateway: Gateway) -> dict[str, str]:
@@ -19,7 +19,7 @@ async def in_each_live_status(store: Store, gateway: Gateway) -> dict[str, str]:
         if status != "pending":
             await decide(store.pool, opened.id, reviewer(BOB), "approve")
         if status == "executing":
-            assert await gateway.claim(opened.id, "b1")
+            assert await gateway.claim(opened.id, "b1", SHA)
     return ids
 
 
@@ -56,9 +56,21 @@ async def test_a_dead_workers_requests_are_withdrawn_or_unknown(store: Store) ->
     for others in (neighbour, elsewhere):
         for status, approval_id in others.items():
             assert await store.status(approval_id) == status
-    assert not await store.gateway.claim(dead["approved"], "b1")
+    assert not await store.gateway.claim(dead["approved"], "b1", SHA)
     again = await store.gateway.reap("n1", "w1")
     assert (again.withdrawn, again.unknown) == ([], [])
+
+
+async def test_what_does_not_wait_outlives_the_worker_but_its_execution_does_not(store: Store) -> None:
+    pending = await store.gateway.open(request(wait=False))
+    claimed = await store.gateway.open(request(wait=False, retry_binding="r2"))
+    claimer = Gateway(store.pool, store.wakeups, "n1", "w2")
+    await decide(store.pool, claimed.id, reviewer(BOB), "approve")
+    assert (await store.gateway.reap("n1", None)).withdrawn == []
+    assert await claimer.claim(claimed.id, "r2", SHA)
+    assert (await store.gateway.reap("n1", "w1")).unknown == []  # who opened it has nothing to do with it any more
+    assert (await store.gateway.reap("n1", "w2")).unknown == [claimed.id]
+    assert await store.status(pending.id) == "pending"
 
 
 async def test_at_start_every_instance_of_the_node_that_is_not_alive_is_reaped(store: Store) -> None:
@@ -84,7 +96,9 @@ async def test_reaping_and_claiming_race_to_one_outcome(store: Store) -> None:
     for _ in range(20):
         opened = await store.gateway.open(request())
         await decide(store.pool, opened.id, reviewer(BOB), "approve")
-        claimed, reaped = await asyncio.gather(store.gateway.claim(opened.id, "b1"), store.gateway.reap("n1", "w1"))
+        claimed, reaped = await asyncio.gather(
+            store.gateway.claim(opened.id, "b1", SHA), store.gateway.reap("n1", "w1")
+        )
         again = await store.gateway.reap("n1", "w1")
         withdrawn = reaped.withdrawn + again.withdrawn
         unknown = reaped.unknown + again.unknown

@@ -6,14 +6,14 @@ import asyncio
 
 from approvals.decisions import add_comment, decide
 from approvals.outbox import events_after, last_seq, load_position, pending_count, save_position
-from tests.approvals.conftest import BOB, CAROL, REQUEST, Store, request, reviewer
+from tests.approvals.conftest import BOB, CAROL, REQUEST, SHA, Store, request, reviewer
 
 
 async def test_events_hold_what_an_audit_entry_needs(store: Store) -> None:
     opened = await store.gateway.open(request())
     await add_comment(store.pool, opened.id, reviewer(CAROL), "hm")
     await decide(store.pool, opened.id, reviewer(BOB), "approve", "ok")
-    await store.gateway.claim(opened.id, "b1")
+    await store.gateway.claim(opened.id, "b1", SHA)
     await store.gateway.finish(opened.id, "executed", {"rows": 3})
     events = await events_after(store.pool, 0)
     assert [(event.kind, event.status) for event in events] == [
@@ -30,7 +30,13 @@ async def test_events_hold_what_an_audit_entry_needs(store: Store) -> None:
     opening = events[0]
     assert (opening.sql, opening.sha256, opening.requester) == (REQUEST.sql, REQUEST.sha256, REQUEST.requester)
     assert (opening.node, opening.instance, opening.rule) == ("n1", "w1", "exports")
-    assert events[2].detail == {"reviewer": BOB.name, "decision": "approve", "comment": "ok", "via": "api"}
+    assert events[2].detail == {
+        "reviewer": BOB.name,
+        "decision": "approve",
+        "comment": "ok",
+        "via": "api",
+        "grant": None,
+    }
     assert events[5].detail["outcome"]["rows"] == 3
     assert all(event.at.tzinfo is not None for event in events)
 

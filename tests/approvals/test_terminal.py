@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,24 +14,26 @@ from typer.testing import CliRunner, Result
 from approvals.api import Services, create_app, serve
 from approvals.reviewers import ReviewerSpec
 from approvals.terminal import app
-from tests.approvals.conftest import ALICE, BOB, Store, request
-from tests.approvals.fakes import FakeServices
+from tests.approvals.conftest import ALICE, BOB, CAROL, Store, request
+from tests.approvals.fakes import FakeJudge, FakeServices
 
 
 class Terminal:
     def __init__(self, address: str) -> None:
         self.environment = {"PGPROXY_API": address, "PGPROXY_TOKEN": BOB.token}
 
-    async def run(self, *arguments: str, by: ReviewerSpec | None = BOB, **environment: str | None) -> Result:
+    async def run(
+        self, *arguments: str, by: ReviewerSpec | None = BOB, stdin: str | None = None, **environment: str | None
+    ) -> Result:
         token = by.token if by else None
         variables = self.environment | {"PGPROXY_TOKEN": token} | environment
-        return await asyncio.to_thread(CliRunner().invoke, app, list(arguments), env=variables)
+        return await asyncio.to_thread(CliRunner().invoke, app, list(arguments), env=variables, input=stdin)
 
 
 @pytest.fixture
 async def terminal(store: Store) -> AsyncIterator[Terminal]:
     fake = FakeServices()
-    services = Services(store.pool, store.wakeups, fake, fake, fake.sessions, fake, fake.readiness)
+    services = Services(store.pool, store.wakeups, fake, fake, fake.sessions, fake, fake.readiness, judge=FakeJudge())
     async with serve(create_app(services), "127.0.0.1", 0) as server:
         yield Terminal(f"http://127.0.0.1:{server.port}")
 
@@ -119,3 +122,80 @@ async def test_watch_shows_what_waits_and_then_every_change(terminal: Terminal, 
     assert {line["status"] for line in lines[-2:]} <= {"pending", "withdrawn"}
     plain = await terminal.run("watch", "--count", "1", PGPROXY_TOKEN="stranger")
     assert plain.exit_code == 1
+
+
+async def test_modify_from_a_file_and_from_standard_input_shows_the_difference(
+    terminal: Terminal, store: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "new.sql"
+    file.write_text("COPY (SELECT id FROM customers) TO STDOUT")
+    opened = await store.gateway.open(request(sql="COPY customers\nTO STDOUT -- \u202e"))
+    changed = await terminal.run("modify", opened.id, "--sql", str(file), "--comment", "fewer columns")
+    assert changed.exit_code == 0, changed.output
+    lines = changed.stdout.splitlines()
+    assert lines[0] == f"modified  by {BOB.name}"
+    for expected in (
+        "  -COPY customers",
+        "  -TO STDOUT -- \u27e6U+202E\u27e7",
+        "  +COPY (SELECT id FROM customers) TO STDOUT",
+    ):
+        assert expected in lines
+    assert lines[-1] == f"{opened.id} approved"
+    shown = await terminal.run("show", opened.id)
+    assert "  -COPY customers" in shown.stdout
+    assert f"vote      modify by {BOB.name}" in shown.stdout
+    second = await store.gateway.open(request())
+    read = await terminal.run("modify", second.id, "--sql", "-", "--json", stdin="SELECT 1")
+    assert json.loads(read.stdout)["statement"]["sql"] == "SELECT 1"
+    assert (await terminal.run("modify", second.id)).exit_code == 2
+    assert (await terminal.run("modify", second.id, "--sql", str(tmp_path / "nothing"))).exit_code == 2
+
+
+async def test_a_grant_from_approval_to_revocation(terminal: Terminal, store: Store) -> None:
+    opened = await store.gateway.open(request())
+    options = ["--for", "15m", "--times", "3", "--scope", "text", "--row-cap", "100"]
+    approved = await terminal.run("approve", opened.id, *options)
+    assert approved.exit_code == 0, approved.output
+    grant_id = approved.stdout.splitlines()[1].removeprefix("grant ")
+    listed = await terminal.run("grants", "list")
+    assert listed.stdout.startswith(f"{grant_id}  text")
+    assert "3 of 3  rows 100  by bob@example.com" in listed.stdout
+    [found] = json.loads((await terminal.run("grants", "list", "--agent", "etl-bot", "--json")).stdout)["items"]
+    assert (found["uses"], found["row_cap"], found["scope"]) == (3, 100, "text")
+    assert (await store.gateway.open(request())).status == "approved"
+    assert (await terminal.run("grants", "revoke", grant_id)).stdout == f"{grant_id} revoked\n"
+    assert (await terminal.run("grants", "list")).stdout == ""
+    assert "(ended)" in (await terminal.run("grants", "list", "--all")).stdout
+    again = await terminal.run("grants", "revoke", grant_id, "--json")
+    assert (again.exit_code, json.loads(again.stdout)["error"][:3]) == (1, "404")
+
+
+async def test_a_row_cap_alone_is_no_grant(terminal: Terminal, store: Store) -> None:
+    opened = await store.gateway.open(request())
+    done = json.loads((await terminal.run("approve", opened.id, "--row-cap", "5", "--json")).stdout)
+    assert (done["row_cap"], done["made_grant_id"]) == (5, None)
+
+
+@pytest.mark.parametrize("time", ["", "m", "-5m", "1.5h", "15 minutes", "\u0661m"])
+async def test_a_time_is_a_number_and_a_unit(terminal: Terminal, store: Store, time: str) -> None:
+    opened = await store.gateway.open(request())
+    assert (await terminal.run("approve", opened.id, "--for", time)).exit_code == 2
+    assert await store.status(opened.id) == "pending"
+
+
+async def test_a_grant_that_not_everybody_gave_is_said_to_be_none(terminal: Terminal, store: Store) -> None:
+    opened = await store.gateway.open(request(required_approvals=2, approver_groups=[]))
+    await terminal.run("approve", opened.id, by=CAROL)
+    done = await terminal.run("approve", opened.id, "--times", "3")
+    assert (done.stdout, "no grant" in done.stderr) == (f"{opened.id} approved\n", True)
+
+
+async def test_comment_history_and_search(terminal: Terminal, store: Store) -> None:
+    first, second = await store.gateway.open(request()), await store.gateway.open(request())
+    said = await terminal.run("comment", first.id, "why \u202e?")
+    assert said.stdout == f"{first.id} pending, 1 comment(s)\n"
+    assert "why \u27e6U+202E\u27e7?" in (await terminal.run("show", first.id)).stdout
+    assert (await terminal.run("history", second.id)).stdout.startswith(first.id)
+    found = await terminal.run("list", "--search", "customers", "--class", "export", "--risk", "high")
+    assert len(found.stdout.splitlines()) == 2
+    assert (await terminal.run("list", "--database", "elsewhere")).stdout == ""

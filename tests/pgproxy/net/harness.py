@@ -107,8 +107,9 @@ class Store:
     async def wait(self, approval_id: str) -> ResolvedApproval:
         return await asyncio.shield(self.answers[approval_id])
 
-    async def claim(self, approval_id: str, binding: str) -> bool:
-        ok = self.status[approval_id] == "approved" and self.requests[approval_id].binding == binding
+    async def claim(self, approval_id: str, binding: str, sha256: str) -> bool:
+        request = self.requests[approval_id]
+        ok = self.status[approval_id] == "approved" and (request.binding, request.sha256) == (binding, sha256)
         if ok:
             self.status[approval_id] = "executing"
         return ok
