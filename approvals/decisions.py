@@ -132,9 +132,9 @@ def check_may_decide(reviewer: Reviewer, requester: dict[str, Any], approver_gro
     owner = requester.get("owner")
     if not owner:
         raise Forbidden("the agent has no owner, so nobody can be told apart from the requester")
-    person = person_key(reviewer.name)
+    person = {person_key(name) for name in (reviewer.name, *reviewer.aliases)}
     for key, who in (("owner", "you own this agent"), ("agent", "this is you"), ("db_user", "this is you")):
-        if person == person_key(str(requester.get(key) or "")):
+        if person_key(str(requester.get(key) or "")) in person:
             raise Forbidden(f"nobody decides their own request: {who}")
     if approver_groups and not reviewer.groups.intersection(approver_groups):
         raise Forbidden("the rule asks for approvers of a group you are not in")

@@ -101,12 +101,14 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Reviewer:
-    """An authenticated person (or machine) of the API."""
+    """An authenticated person (or machine) of the API. `aliases`: the same person's other names, of linked
+    identities, which count only against them: who is the requester by any of their names decides nothing."""
 
     name: str
     groups: frozenset[str]
     roles: frozenset[str]
     machine: bool = False
+    aliases: frozenset[str] = frozenset()
 
 
 # Crockford's alphabet: no i, l, o, u, so an id survives being read aloud; ASCII order is value order.

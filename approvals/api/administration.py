@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from approvals.api.authentication import Administrator, Reader
+from approvals.api.authentication import Administrator, Overseer, Reader
 from approvals.api.responses import Json, problems
 from approvals.api.schemas import GrantPage, SessionPage
 from approvals.errors import NotFound
@@ -32,7 +32,7 @@ async def revoke_grant(_: Administrator, grant_id: str) -> Response:
 
 
 @router.get("/sessions", tags=["sessions"], response_model=SessionPage, responses=problems(401, 403, 503))
-async def list_sessions(request: Request, _: Administrator) -> Response:
+async def list_sessions(request: Request, _: Overseer) -> Response:
     """Live sessions."""
     return Json({"items": await request.app.state.services.sessions.list(), "next": None})
 

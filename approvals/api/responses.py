@@ -41,7 +41,7 @@ _PROBLEMS = {
     405: "Not with this method.",
     409: "No longer possible: it has been decided, has ended, or you have voted.",
     413: "The body is too large.",
-    503: "The store does not answer; nothing was decided.",
+    503: "The store, or the identity provider, does not answer; nothing was decided.",
 }
 
 

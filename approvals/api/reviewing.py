@@ -67,7 +67,7 @@ async def follow_approvals(
             raise Unsupported("Last-Event-ID is not one of this stream")
         after = int(last_event_id)
     return StreamingResponse(
-        request.app.state.stream.frames(after),
+        request.app.state.stream.frames(after, request.state.still_valid),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -98,7 +98,7 @@ async def decide_approval(request: Request, reviewer: Decider, approval_id: str,
         reviewer,
         body.decision,
         body.comment,
-        "api",
+        request.state.via,
         grant_seconds=body.grant_seconds,
     )
     return Json(decided)

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 if TYPE_CHECKING:
+    import ssl
+
     from fastapi import FastAPI
 
 SHUTDOWN_TIMEOUT_S = 5
@@ -68,13 +69,14 @@ async def serve(
     port: int,
     sock: socket.socket | None = None,
     *,
-    certificate: Path | None = None,
-    key: Path | None = None,
+    tls: ssl.SSLContext | None = None,
+    proxies: Sequence[str] = (),
 ) -> AsyncIterator[RunningServer]:
     """Serves while the block lasts: `async with serve(app, host, port) as server:` has the port open inside.
 
     Leaving the block ends event streams, lets running requests finish (for 5 s) and closes the port. A
-    given socket is taken over, listening or only bound.
+    given socket is taken over, listening or only bound. `proxies`: addresses and networks whose
+    X-Forwarded-For and X-Forwarded-Proto are believed; nobody else's are.
 
     Raises:
         OSError: the address cannot be had.
@@ -90,8 +92,9 @@ async def serve(
         ws="none",
         http="h11",
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
     )
     server = _Server(config)
     # No TaskGroup: it would wrap what the block raises in a group, and abort requests that are running.

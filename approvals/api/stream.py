@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from approvals import requests
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("pgproxy.approvals")
 
 KEEPALIVE_S = 15.0
+RECHECK_S = 3.0
+"""How long a client may go on after its token or session ended."""
+
 REREAD_S = 2.0
 QUEUE_LENGTH = 1000
 _BATCH = 200
@@ -35,10 +38,13 @@ _Frame = tuple[int, bytes]
 class EventStream:
     """`run` is to be kept running by one task; `frames` serves one client; `close` ends them all."""
 
-    def __init__(self, pool: Pool, wakeups: Wakeups, *, keepalive_s: float = KEEPALIVE_S) -> None:
+    def __init__(
+        self, pool: Pool, wakeups: Wakeups, *, keepalive_s: float = KEEPALIVE_S, recheck_s: float = RECHECK_S
+    ) -> None:
         self._pool = pool
         self._wakeups = wakeups
         self._keepalive_s = keepalive_s
+        self._recheck_s = recheck_s
         self._clients: set[asyncio.Queue[_Frame | None]] = set()
         self._closed = False
 
@@ -89,8 +95,12 @@ class EventStream:
             if event.approval_id in approvals
         ]
 
-    async def frames(self, after: int | None = None) -> AsyncIterator[bytes]:
-        """One client's stream; with `after`, first what happened since that event."""
+    async def frames(
+        self, after: int | None = None, still_valid: Callable[[], Awaitable[bool]] | None = None
+    ) -> AsyncIterator[bytes]:
+        """One client's stream; with `after`, first what happened since that event. It ends when the client's
+        credentials do."""
+        loop = asyncio.get_running_loop()
         queue: asyncio.Queue[_Frame | None] = asyncio.Queue(QUEUE_LENGTH)
         self._clients.add(queue)
         if self._closed:
@@ -106,12 +116,20 @@ class EventStream:
                     for _, frame in await self._render(replay):
                         yield frame
                     seen = replay[-1].seq
+            check_at, keepalive_at = loop.time() + self._recheck_s, loop.time() + self._keepalive_s
             while True:
+                now = loop.time()
+                if now >= check_at:
+                    if still_valid is not None and not await still_valid():
+                        return
+                    check_at = loop.time() + self._recheck_s
+                if now >= keepalive_at:
+                    yield b": keepalive\n\n"
+                    keepalive_at = loop.time() + self._keepalive_s
                 try:
-                    async with asyncio.timeout(self._keepalive_s):
+                    async with asyncio.timeout_at(min(check_at, keepalive_at)):
                         item = await queue.get()
                 except TimeoutError:
-                    yield b": keepalive\n\n"
                     continue
                 if item is None:
                     return
