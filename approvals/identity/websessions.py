@@ -97,7 +97,7 @@ class WebSessions:
                 """INSERT INTO approvals.web_sessions
                     (id, secret_sha256, name, token_sha256, identity, linked, address, user_agent,
                     expires_at, auth_time)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9,
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + $9::interval,
                     CASE WHEN $5::json IS NULL THEN clock_timestamp() ELSE $10 END)
                 RETURNING id""",
                 "l" + secrets.token_hex(8),
@@ -207,7 +207,9 @@ class WebSessions:
     async def complete_login(self, state: str) -> bool:
         """Notes that a provider's response was used; false when it was before."""
         async with store_connection(self._pool) as connection, connection.transaction():
-            await connection.execute("DELETE FROM approvals.completed_logins WHERE at < clock_timestamp() - $1", _KEEP)
+            await connection.execute(
+                "DELETE FROM approvals.completed_logins WHERE at < clock_timestamp() - $1::interval", _KEEP
+            )
             done = await connection.execute(
                 "INSERT INTO approvals.completed_logins (state_sha256) VALUES ($1) ON CONFLICT DO NOTHING",
                 _digest(state),
