@@ -15,6 +15,7 @@ from pgproxy.errors import InvalidAuthorization, UpstreamLost
 from pgproxy.net import auth
 from pgproxy.net.endpoint import Endpoint
 from pgproxy.net.greeting import Greeting, check_encoding
+from pgproxy.net.token import TokenAuthenticator
 from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode
 from pgproxy.protocol import backend, startup, tags
@@ -37,13 +38,14 @@ class AgentAccount:
 @dataclass(frozen=True, slots=True)
 class Access:
     """How clients get in. Broker mode has an `authenticator`; in passthrough mode it is None and the agent is the
-    database user, whose owner is looked up in `owners`."""
+    database user, whose owner is looked up in `owners`. Agents in `tokens` log in with one instead."""
 
     mode: Mode
     authenticator: auth.AgentAuthenticator | None
     accounts: dict[str, AgentAccount] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     default_owner: str | None = None
+    tokens: TokenAuthenticator | None = None
 
 
 @dataclass(slots=True)
@@ -109,7 +111,11 @@ async def _broker(
     upstream: Upstream,
     identified: Callable[[str], None],
 ) -> Started:
-    await authenticator.authenticate(client, greeting.user)
+    if access.tokens is not None and greeting.user in access.tokens:
+        encrypted = client.transport.get_extra_info("ssl_object") is not None
+        await access.tokens.authenticate(client, greeting.user, encrypted=encrypted)
+    else:
+        await authenticator.authenticate(client, greeting.user)
     account = access.accounts[greeting.user]
     if account.databases and greeting.database not in account.databases:
         raise InvalidAuthorization(f'pgproxy: agent "{account.name}" may not connect to database "{greeting.database}"')

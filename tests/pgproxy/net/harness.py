@@ -21,6 +21,7 @@ from pgproxy.net.errands import Errands
 from pgproxy.net.listener import Listener, ListenerOptions
 from pgproxy.net.ports import Parking, Services
 from pgproxy.net.startup import Access, AgentAccount
+from pgproxy.net.token import TokenAuthenticator
 from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode, Policy, Replication
 from pgproxy.protocol import backend, frontend, startup, tags
@@ -193,6 +194,7 @@ async def proxy(
     *,
     mode: Mode = Mode.ENFORCE,
     authenticator: AgentAuthenticator | None = None,
+    tokens: TokenAuthenticator | None = None,
     accounts: dict[str, AgentAccount] | None = None,
     parked: int = 10,
     parked_per_agent: int = 0,
@@ -201,7 +203,7 @@ async def proxy(
 ) -> AsyncIterator[Proxy]:
     store, trail, errands = Store(), Trail(), Errands()
     services = Services(upstream, store, trail, Analyzer(), NullMetrics(), errands, Parking(parked, parked_per_agent))
-    access = Access(mode, authenticator, accounts or {}, {"agent": "alice"})
+    access = Access(mode, authenticator, accounts or {}, {"agent": "alice"}, tokens=tokens)
 
     async def nowhere(_pid: int, _secret: bytes) -> None:
         return None
