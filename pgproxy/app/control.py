@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from approvals.api.application import Services, create_app
+from approvals.api.certificates import Certificate
 from approvals.api.server import serve
 from approvals.errors import StoreUnavailable
 from approvals.lifecycle import run_expiry
@@ -17,6 +18,7 @@ from pgproxy import __version__
 from pgproxy.analysis.pool import AnalyserPool
 from pgproxy.app.adapters import ApiAudit, ApiClassifier, ApiMetrics, ApiReadiness, ApiSessions
 from pgproxy.app.address import bind
+from pgproxy.app.identity import oidc_of, web_options
 from pgproxy.audit.reader import StoreReader
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.channel import Channel
@@ -57,9 +59,12 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
             channel, [] if settings.upstream.observer else ["no catalog: upstream.observer is not set"]
         ),
         version=__version__,
+        web=web_options(settings),
+        oidc=oidc_of(settings),
     )
     app = create_app(services)
-    address = settings.api.listen
+    address, tls = settings.api.listen, settings.api.tls
+    certificate = Certificate(tls.cert, tls.key) if tls is not None else None
     try:
         await analysers.start()
         await audit.start()
@@ -69,13 +74,15 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
                 tasks.create_task(run_expiry(pool)),
                 tasks.create_task(follow_approvals(pool, wakeups, audit, metrics)),
             ]
+            if certificate is not None:
+                running.append(tasks.create_task(certificate.follow()))
             async with serve(
                 app,
                 address.host,
                 address.port,
                 sock,
-                certificate=settings.api.tls.cert if settings.api.tls else None,
-                key=settings.api.tls.key if settings.api.tls else None,
+                tls=certificate.context if certificate is not None else None,
+                proxies=settings.api.proxies,
             ):
                 await channel.ready()
                 await channel.stopping()

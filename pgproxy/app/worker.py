@@ -15,6 +15,7 @@ from classifier.model import Classification, Environment
 from pgproxy.analysis.pool import AnalyserPool
 from pgproxy.app.adapters import Approvals
 from pgproxy.app.address import bind
+from pgproxy.app.identity import api_url, token_authenticator
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.catalog import Catalogs
 from pgproxy.catalog.analyzer import CatalogAnalyzer
@@ -209,7 +210,7 @@ def access_of(settings: Settings, mock_key: bytes) -> Access:
     accounts: dict[str, AgentAccount] = {}
     secrets: dict[str, str] = {}
     for agent in settings.agents:
-        assert agent.password is not None and agent.owner is not None, "checked with the configuration"
+        assert agent.owner is not None, "checked with the configuration"
         login = agent.upstream
         user = login.user if login else settings.upstream.dsn.user or agent.name
         password = login.password if login else settings.upstream.dsn.password
@@ -220,8 +221,9 @@ def access_of(settings: Settings, mock_key: bytes) -> Access:
             password.get_secret_value() if password else None,
             agent.databases or (),
         )
-        secrets[agent.name] = agent.password.get_secret_value()
-    return Access(mode, AgentAuthenticator(secrets, mock_key), accounts)
+        if agent.password is not None:
+            secrets[agent.name] = agent.password.get_secret_value()
+    return Access(mode, AgentAuthenticator(secrets, mock_key), accounts, tokens=token_authenticator(settings))
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -235,8 +237,7 @@ def policy_of(settings: Settings) -> Policy:
 
 def console_url(settings: Settings) -> str:
     """Where a reviewer is sent."""
-    scheme = "https" if settings.api.tls else "http"
-    return f"{scheme}://{settings.api.listen}"
+    return api_url(settings)
 
 
 def classify_setting(text: str) -> Classification:

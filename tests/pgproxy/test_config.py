@@ -176,8 +176,6 @@ CASES = [
     ("tls: {mode: require}", "tls.mode: TLS towards agents is not in this version"),
     ("tls: {mode: prefer}", "tls.mode: TLS towards agents is not in this version"),
     ("tls: {cert: a.crt}", "tls.cert: TLS towards agents is not in this version"),
-    ("api: {tls: {cert: a, key: b}}", "api.tls: TLS for the API is not in this version"),
-    ("api: {oidc: {issuer: x}}", "api.oidc: OIDC is not in this version"),
     ("policy: policy.yaml", "policy: policy files are not in this version"),
     ("policy: {version: 1}", "policy: policy files are not in this version"),
     ("api: {listen: '0.0.0.0:8432'}", "api.listen: tokens and SQL would cross the network in the clear"),
