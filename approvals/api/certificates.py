@@ -19,7 +19,8 @@ class Certificate:
     what was loaded last.
 
     Raises:
-        OSError, ssl.SSLError: the files cannot be read, or do not fit together.
+        OSError, ssl.SSLError: the files cannot be read, do not fit together, or the key is encrypted (a password
+            is given so that OpenSSL does not ask for one on the terminal).
     """
 
     chain: Path
@@ -33,7 +34,7 @@ class Certificate:
         self.context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
         self.context.set_alpn_protocols(["http/1.1"])
         self._loaded = self._look()
-        self.context.load_cert_chain(self.chain, self.key)
+        self.context.load_cert_chain(self.chain, self.key, password="")
 
     def reload(self) -> bool:
         """Loads the files again if they changed; whether a new certificate is in force.
@@ -45,8 +46,8 @@ class Certificate:
         if found == self._loaded or None in found:
             return False
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.key)
-            self.context.load_cert_chain(self.chain, self.key)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.key, password="")
+            self.context.load_cert_chain(self.chain, self.key, password="")
         except (OSError, ssl.SSLError) as error:
             log.warning("new certificate not loaded, the old one stays file=%s error=%s", self.chain, error)
             self._loaded = found
