@@ -145,8 +145,9 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Reviewer:
-    """An authenticated person (or machine) of the API. `aliases` are other names of the same person: an e-mail
-    address, an OIDC subject, a chat user id."""
+    """An authenticated person (or machine) of the API. `aliases`: the same person's other names (an e-mail address, an
+    OIDC subject, a chat user id), which count only against them: who is the requester by any of their names decides
+    nothing."""
 
     name: str
     groups: frozenset[str]

@@ -33,6 +33,8 @@ from pgproxy.certificates import CertificateName
 from pgproxy.configcheck import problems_of
 from pgproxy.document import Document, DocumentError, Place, parse
 from pgproxy.dsn import WITH_SECRETS, Dsn, Secret
+from pgproxy.identitycheck import identity_problems
+from pgproxy.identityconfig import AgentJwt, HostName, Identities, Network, Oidc, Origin, Role, WebSessions
 
 ENV_PREFIX = "PGPROXY_"
 # Set for other purposes under our prefix: the terminal commands, builds, tests, our own children.
@@ -113,12 +115,19 @@ class ApiTls(_Section):
 
 
 class Api(_Section):
-    """`behind_proxy`: a proxy in front speaks TLS to reviewers, so plain HTTP beyond loopback is meant."""
+    """`behind_proxy`: a proxy in front speaks TLS to reviewers, so plain HTTP beyond loopback is meant; `proxies` are
+    the addresses whose X-Forwarded headers are believed. `external_url` is the origin people use; `hosts` further
+    names that lead here. `static_login`: the console takes reviewers' tokens."""
 
     listen: Address = Address(host="127.0.0.1", port=8432)
     tls: ApiTls | None = None
     behind_proxy: bool = False
-    oidc: dict[str, Any] | None = None
+    proxies: tuple[Network, ...] = ()
+    external_url: Origin | None = None
+    hosts: tuple[HostName, ...] = ()
+    static_login: bool = True
+    sessions: WebSessions = WebSessions()
+    oidc: Oidc | None = None
 
 
 class Login(_Section):
@@ -136,6 +145,7 @@ class Upstream(_Section):
 class Auth(_Section):
     mode: AuthMode = AuthMode.PASSTHROUGH
     default_owner: str | None = Field(default=None, min_length=1)
+    jwt: AgentJwt | None = None
 
 
 class Certificate(_Section):
@@ -168,21 +178,27 @@ class Certificate(_Section):
 
 class Agent(_Section):
     """Who may connect. `databases`: those it may name; left out, all. `certificate`: the client certificate it must
-    show, beside its password where it has one."""
+    show, beside its password where it has one. `jwt_subject`: it logs in with tokens of `auth.jwt` that say so, not
+    with a password."""
 
     name: str = Field(min_length=1)
     owner: str | None = Field(default=None, min_length=1)
     password: Secret | None = None
     certificate: Certificate | None = None
+    jwt_subject: str | None = Field(default=None, min_length=1)
     upstream: Login | None = None
     databases: tuple[str, ...] | None = None
 
 
 class Reviewer(_Section):
+    """Who may read and decide. `machine`: a program, which never decides. `identities`: the same person elsewhere."""
+
     name: str = Field(min_length=1)
     token: Secret | None = None
     groups: tuple[str, ...] = ()
-    roles: tuple[Literal["reviewer", "auditor", "admin"], ...] = ("reviewer",)
+    roles: tuple[Role, ...] = ("reviewer",)
+    machine: bool = False
+    identities: Identities = Identities()
 
 
 class Store(_Section):
@@ -277,7 +293,9 @@ def build(document: Document, environ: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(data)
     except ValidationError as error:
         raise ConfigError([document.problem(*_explain(found)) for found in error.errors()]) from None
-    problems = [document.problem(place, reason) for place, reason in problems_of(settings)]
+    problems = [
+        document.problem(place, reason) for place, reason in problems_of(settings) + identity_problems(settings)
+    ]
     if problems:
         raise ConfigError(problems)
     return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})

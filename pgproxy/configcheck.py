@@ -57,16 +57,15 @@ def is_loopback(host: str) -> bool:
 
 def same_person(one: str, other: str) -> bool:
     """Whether two names would be taken for one by a person reading them."""
-    return _folded(one) == _folded(other)
+    return folded(one) == folded(other)
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """The same for all spellings of one name."""
     return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
 def _not_in_this_version(settings: Settings) -> Iterator[Finding]:
-    if settings.api.oidc is not None:
-        yield ("api", "oidc"), "OIDC is not in this version; reviewers have tokens"
     if settings.policy is not None:
         yield ("policy",), "policy files are not in this version; leave it out, the built-in default applies"
 
@@ -75,8 +74,8 @@ def _listeners(settings: Settings) -> Iterator[Finding]:
     if not is_loopback(settings.api.listen.host) and settings.api.tls is None and not settings.api.behind_proxy:
         yield (
             ("api", "listen"),
-            "tokens and SQL would cross the network in the clear: listen on loopback, or declare a TLS proxy "
-            "in front with api.behind_proxy: true",
+            "tokens and SQL would cross the network in the clear: set api.tls, listen on loopback, or declare a TLS "
+            "proxy in front with api.behind_proxy: true",
         )
     if settings.listen.port == 0 and settings.workers > 1:
         yield ("listen",), "several workers cannot share a port chosen by chance (port 0)"
@@ -161,22 +160,22 @@ def _upstream(settings: Settings) -> Iterator[Finding]:
 
 def _names(settings: Settings) -> Iterator[Finding]:
     """Nobody decides their own request: that rests on names, so no two may be mistaken for each other."""
-    agents = {_folded(agent.name): index for index, agent in enumerate(settings.agents)}
+    agents = {folded(agent.name): index for index, agent in enumerate(settings.agents)}
     for index, agent in enumerate(settings.agents):
-        if agents[_folded(agent.name)] != index:
+        if agents[folded(agent.name)] != index:
             yield ("agents", index, "name"), f"agent {agent.name!r} appears twice"
-        if agent.owner is not None and _folded(agent.owner) in agents:
+        if agent.owner is not None and folded(agent.owner) in agents:
             yield ("agents", index, "owner"), f"{agent.owner!r} is an agent; an owner is a person"
     default_owner = settings.auth.default_owner
-    if default_owner is not None and _folded(default_owner) in agents:
+    if default_owner is not None and folded(default_owner) in agents:
         yield ("auth", "default_owner"), f"{default_owner!r} is an agent; an owner is a person"
     owners = [agent.owner for agent in settings.agents] + [default_owner]
     seen: dict[str, int] = {}
     for index, reviewer in enumerate(settings.reviewers):
         place = ("reviewers", index, "name")
-        if _folded(reviewer.name) in agents:
+        if folded(reviewer.name) in agents:
             yield place, f"{reviewer.name!r} is an agent, and agents never approve"
-        if seen.setdefault(_folded(reviewer.name), index) != index:
+        if seen.setdefault(folded(reviewer.name), index) != index:
             yield place, f"reviewer {reviewer.name!r} appears twice"
         for owner in owners:
             if owner is not None and owner != reviewer.name and same_person(owner, reviewer.name):
@@ -200,7 +199,7 @@ def _broker_agent(agent: Agent, upstream: Dsn) -> Iterator[Finding]:
     if agent.owner is None:
         yield ("owner",), f"agent {agent.name!r} needs an owner: who may never approve its requests?"
     if agent.password is None:
-        if agent.certificate is None:
+        if agent.certificate is None and agent.jwt_subject is None:
             yield (
                 ("password",),
                 f"agent {agent.name!r} needs a password (or its SCRAM-SHA-256 verifier), or a certificate",
@@ -218,7 +217,7 @@ def _broker_agent(agent: Agent, upstream: Dsn) -> Iterator[Finding]:
 
 
 def _passthrough_agent(agent: Agent, _: Dsn) -> Iterator[Finding]:
-    for key in ("password", "upstream"):
+    for key in ("password", "jwt_subject", "upstream"):
         if getattr(agent, key) is not None:
             yield (key,), "has no effect: auth.mode is passthrough, so the server itself authenticates the client"
     if agent.databases is not None and not agent.databases:
@@ -229,8 +228,11 @@ def _reviewers(settings: Settings) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for index, reviewer in enumerate(settings.reviewers):
         place = ("reviewers", index, "token")
+        if not reviewer.roles:
+            yield ("reviewers", index, "roles"), "is empty, so this reviewer could do nothing"
         if reviewer.token is None:
-            yield place, f"reviewer {reviewer.name!r} needs a token, there being no other way to log in yet"
+            if not reviewer.identities.given():
+                yield place, f"reviewer {reviewer.name!r} needs a token, or an identity to log in with (identities)"
             continue
         token = reviewer.token.get_secret_value()
         if len(token) < TOKEN_MIN_CHARACTERS:
@@ -240,8 +242,6 @@ def _reviewers(settings: Settings) -> Iterator[Finding]:
         other = seen.setdefault(token, reviewer.name)
         if other != reviewer.name:
             yield place, f"is the token of {other!r} too"
-        if not reviewer.roles:
-            yield ("reviewers", index, "roles"), "is empty, so this token would open nothing"
 
 
 def _store(settings: Settings) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from approvals import grants
 from approvals.api import examples
-from approvals.api.authentication import Administrator, Reader
+from approvals.api.authentication import Administrator, Overseer, Reader
 from approvals.api.responses import Json, problems, shown
 from approvals.api.schemas import GrantPage, Reloaded, SearchText, SessionPage
 from approvals.errors import NotFound, Unsupported
@@ -63,7 +63,7 @@ async def revoke_grant(
     response_model=SessionPage,
     responses=shown(examples.page(examples.SESSION)) | problems(401, 403, 503),
 )
-async def list_sessions(request: Request, _: Administrator) -> Response:
+async def list_sessions(request: Request, _: Overseer) -> Response:
     """Live sessions."""
     return Json({"items": await request.app.state.services.sessions.list(), "next": None})
 

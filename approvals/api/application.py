@@ -6,17 +6,21 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from approvals.api import administration, insight, probes, reviewing
-from approvals.api.authentication import BearerAuthentication
+from approvals.api import administration, insight, people, probes, reviewing
+from approvals.api.authentication import Authentication, Authenticator
 from approvals.api.responses import BodyLimit, handle_errors
 from approvals.api.stream import EventStream
+from approvals.api.web import WebGuard, WebOptions, origin_of
+from approvals.console import assets, login
+from approvals.identity.websessions import WebSessions
 
 if TYPE_CHECKING:
+    from approvals.identity.oidc import Oidc
     from approvals.ports import AuditReader, Classifier, MetricsText, PolicyJudge, Readiness, Reloader, SessionDirectory
     from approvals.store import Pool
     from approvals.wakeups import Wakeups
@@ -39,6 +43,8 @@ class Services:
     reloader: Reloader
     version: str = "0.1.0"
     judge: PolicyJudge | None = None
+    web: WebOptions = field(default_factory=WebOptions)
+    oidc: Oidc | None = None
 
 
 def create_app(services: Services) -> FastAPI:
@@ -73,9 +79,22 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.stream = stream
-    for module in (reviewing, administration, insight, probes):
+    oidc = services.oidc
+    app.state.web_sessions = WebSessions(
+        services.pool,
+        issuer=oidc.issuer if oidc else None,
+        claims=oidc.claims if oidc else None,
+        idle_s=services.web.idle_s,
+        absolute_s=services.web.absolute_s,
+    )
+    for module in (reviewing, administration, insight, people, probes, login, assets):
         app.include_router(module.router)
     handle_errors(app)
+    login.prepare(app)
+    authenticator = Authenticator(services.pool, app.state.web_sessions, services.web, oidc)
     app.add_middleware(BodyLimit)
-    app.add_middleware(BearerAuthentication, pool=services.pool)
+    app.add_middleware(Authentication, authenticator=authenticator)
+    # Chromium holds the redirects after a form to form-action as well ("Content Security Policy", form-action).
+    targets = (origin_of(oidc.issuer),) if oidc else ()
+    app.add_middleware(WebGuard, options=services.web, form_targets=targets)
     return app

@@ -45,7 +45,10 @@ _PROBLEMS = {
         "the approval is denied, no longer pending",
     ),
     413: ("The body is too large.", "the body is too large"),
-    503: ("The store does not answer; nothing was decided.", "the approval store did not answer"),
+    503: (
+        "The store, or the identity provider, does not answer; nothing was decided.",
+        "the approval store did not answer",
+    ),
 }
 _INVALID = {"detail": [{"loc": ["body", "decision"], "msg": "Field required", "type": "missing"}]}
 

@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from approvals import decisions, reading
 from approvals.api import examples
-from approvals.api.authentication import Commenter, Decider, Reader, still_reader
+from approvals.api.authentication import Commenter, Decider, Reader
 from approvals.api.responses import Json, problems, shown
 from approvals.api.schemas import (
     Approval,
@@ -102,7 +102,7 @@ async def follow_approvals(
             raise Unsupported("Last-Event-ID is not one of this stream")
         after = int(last_event_id)
     return StreamingResponse(
-        request.app.state.stream.frames(after, still_reader(request)),
+        request.app.state.stream.frames(after, request.state.still_valid),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -165,7 +165,7 @@ async def decide_approval(
         reviewer,
         body.decision,
         body.comment,
-        _via(request),
+        request.state.via,
         terms=body.terms(),
         sql=body.sql,
         judge=services.judge,

@@ -293,6 +293,32 @@ class Reloaded(BaseModel):
     problems: list[str]
 
 
+class Me(BaseModel):
+    name: str
+    groups: list[str]
+    roles: list[str]
+    machine: bool
+    via: Literal["api", "console"]
+    auth_time: datetime | None = Field(description="When they logged in, if that is known.")
+    csrf_token: str | None = Field(description="What the console's unsafe requests carry in `X-CSRF-Token`.")
+
+
+class Login(BaseModel):
+    id: str
+    name: str
+    by: Literal["oidc", "token"]
+    address: str
+    user_agent: str
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+
+
+class LoginPage(BaseModel):
+    items: list[Login]
+    next: str | None
+
+
 class AuditEntry(BaseModel):
     model_config = ConfigDict(extra="allow")
     seq: int

@@ -6,15 +6,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 if TYPE_CHECKING:
+    import ssl
+
     from fastapi import FastAPI
 
 SHUTDOWN_TIMEOUT_S = 5
@@ -40,14 +41,6 @@ class _Server(uvicorn.Server):
 class RunningServer:
     host: str
     port: int
-    config: uvicorn.Config
-
-    def reload_certificate(self) -> None:
-        """New connections get certificate and key as the files are now: the caller has checked that they can be used,
-        for a pair that cannot would take the old one away."""
-        if isinstance(self.config.ssl, ssl.SSLContext):
-            assert self.config.ssl_certfile is not None
-            self.config.ssl.load_cert_chain(self.config.ssl_certfile, self.config.ssl_keyfile)
 
 
 async def listening_socket(host: str, port: int) -> socket.socket:
@@ -77,13 +70,14 @@ async def serve(
     port: int,
     sock: socket.socket | None = None,
     *,
-    certificate: Path | None = None,
-    key: Path | None = None,
+    tls: ssl.SSLContext | None = None,
+    proxies: Sequence[str] = (),
 ) -> AsyncIterator[RunningServer]:
     """Serves while the block lasts: `async with serve(app, host, port) as server:` has the port open inside.
 
     Leaving the block ends event streams, lets running requests finish (for 5 s) and closes the port. A
-    given socket is taken over, listening or only bound.
+    given socket is taken over, listening or only bound. `proxies`: addresses and networks whose
+    X-Forwarded-For and X-Forwarded-Proto are believed; nobody else's are.
 
     Raises:
         OSError: the address cannot be had.
@@ -99,8 +93,9 @@ async def serve(
         ws="none",
         http="h11",
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
     )
     server = _Server(config)
     # No TaskGroup: it would wrap what the block raises in a group, and abort requests that are running.
@@ -111,7 +106,7 @@ async def serve(
             listening = loop.create_task(server.listening.wait())
             try:
                 await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
-                yield RunningServer(address[0], address[1], config)
+                yield RunningServer(address[0], address[1])
             finally:
                 listening.cancel()
                 app.state.stream.close()

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("pgproxy.approvals")
 
 KEEPALIVE_S = 15.0
+RECHECK_S = 3.0
+"""How long a client may go on after its token or session ended."""
+
 REREAD_S = 2.0
 QUEUE_LENGTH = 1000
 _BATCH = 200
@@ -41,13 +44,16 @@ class EventStream:
     """`run` is to be kept running by one task; `frames` serves one client; `close` ends them all.
 
     A client whose token is no longer good is disconnected: at once where somebody calls `recheck`, as a reload does,
-    and in any case within a keep-alive.
+    and in any case within `recheck_s`.
     """
 
-    def __init__(self, pool: Pool, wakeups: Wakeups, *, keepalive_s: float = KEEPALIVE_S) -> None:
+    def __init__(
+        self, pool: Pool, wakeups: Wakeups, *, keepalive_s: float = KEEPALIVE_S, recheck_s: float = RECHECK_S
+    ) -> None:
         self._pool = pool
         self._wakeups = wakeups
         self._keepalive_s = keepalive_s
+        self._recheck_s = recheck_s
         self._clients: dict[asyncio.Queue[_Frame | None], StillAllowed] = {}
         self._closed = False
 
@@ -79,7 +85,7 @@ class EventStream:
         checked_at = loop.time()
         with self._wakeups.subscribe() as changes:
             while True:
-                if loop.time() - checked_at >= self._keepalive_s:
+                if loop.time() - checked_at >= self._recheck_s:
                     await self.recheck()
                     checked_at = loop.time()
                 try:
@@ -92,7 +98,7 @@ class EventStream:
                         continue
                 except StoreUnavailable:
                     pass  # what happens meanwhile is read afterwards: nothing is skipped
-                await changes.wait(REREAD_S)
+                await changes.wait(min(REREAD_S, self._recheck_s))
 
     def _publish(self, frames: Sequence[_Frame]) -> None:
         for queue in list(self._clients):

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from approvals.api.application import Services, create_app
+from approvals.api.certificates import Certificate
 from approvals.api.server import serve
 from approvals.api.stream import EventStream
 from approvals.errors import StoreUnavailable
@@ -19,6 +20,7 @@ from pgproxy import __version__, log
 from pgproxy.analysis.pool import AnalyserPool
 from pgproxy.app.adapters import ApiAudit, ApiMetrics, ApiReadiness, ApiReloader, ApiSessions
 from pgproxy.app.address import bind
+from pgproxy.app.identity import oidc_of, web_options
 from pgproxy.app.judging import ApiClassifier, ApiJudge
 from pgproxy.app.terms import policy_of
 from pgproxy.app.worker import catalogs_of
@@ -68,10 +70,13 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         reloader=ApiReloader(channel),
         version=__version__,
         judge=ApiJudge(classifier, lambda: policy.current),
+        web=web_options(settings),
+        oidc=oidc_of(settings),
     )
     app = create_app(services)
     _answer_calls(channel, app.state.stream, audit, policy)
-    address = settings.api.listen
+    address, tls = settings.api.listen, settings.api.tls
+    certificate = Certificate(tls.cert, tls.key) if tls is not None else None
     try:
         await analysers.start()
         if catalogs is not None:
@@ -83,13 +88,15 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
                 tasks.create_task(run_expiry(pool)),
                 tasks.create_task(follow_approvals(pool, wakeups, audit, metrics)),
             ]
+            if certificate is not None:
+                running.append(tasks.create_task(certificate.follow()))
             async with serve(
                 app,
                 address.host,
                 address.port,
                 sock,
-                certificate=settings.api.tls.cert if settings.api.tls else None,
-                key=settings.api.tls.key if settings.api.tls else None,
+                tls=certificate.context if certificate is not None else None,
+                proxies=settings.api.proxies,
             ):
                 await channel.ready()
                 await channel.stopping()

@@ -298,9 +298,15 @@ async def _sync_reviewers(pool: asyncpg.Pool[asyncpg.Record], settings: Settings
     await sync_reviewers(
         pool,
         [
-            ReviewerSpec(r.name, r.token.get_secret_value(), r.groups, r.roles)
+            ReviewerSpec(
+                r.name,
+                r.token.get_secret_value() if r.token is not None else None,
+                r.groups,
+                r.roles,
+                r.machine,
+                r.identities.given(),
+            )
             for r in settings.reviewers
-            if r.token is not None
         ],
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import classifier
 from classifier.model import Classification, Environment
+from pgproxy.app.identity import api_url, token_authenticator
 from pgproxy.config import AuthMode, Settings
 from pgproxy.net.admission import Places
 from pgproxy.net.auth import AgentAuthenticator
@@ -72,7 +73,14 @@ def access_of(settings: Settings, mock_key: bytes) -> Access:
         if agent.password is not None:
             secrets[agent.name] = agent.password.get_secret_value()
     authenticator = AgentAuthenticator(secrets, mock_key)
-    return Access(mode, authenticator, accounts, tls=tls, certificates=certificates)
+    return Access(
+        mode,
+        authenticator,
+        accounts,
+        tls=tls,
+        certificates=certificates,
+        tokens=token_authenticator(settings),
+    )
 
 
 def tls_of(settings: Settings) -> ServerTls | None:
@@ -105,8 +113,7 @@ def policy_of(settings: Settings) -> Policy:
 
 def console_url(settings: Settings) -> str:
     """Where a reviewer is sent."""
-    scheme = "https" if settings.api.tls else "http"
-    return f"{scheme}://{settings.api.listen}"
+    return api_url(settings)
 
 
 def classify_setting(text: str) -> Classification:

@@ -17,6 +17,7 @@ from pgproxy.net import auth
 from pgproxy.net.endpoint import Endpoint
 from pgproxy.net.greeting import Greeting, check_encoding
 from pgproxy.net.tls import TLS_HANDSHAKE, Secured, ServerTls, certificate_missing
+from pgproxy.net.token import TokenAuthenticator
 from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode
 from pgproxy.protocol import backend, startup, tags
@@ -41,7 +42,8 @@ class AgentAccount:
 @dataclass(frozen=True, slots=True)
 class Access:
     """How clients get in. Broker mode has an `authenticator`; in passthrough mode it is None and the agent is the
-    database user, whose owner is looked up in `owners`. An agent in `certificates` must show one of that name."""
+    database user, whose owner is looked up in `owners`. An agent in `certificates` must show one of that name; agents
+    in `tokens` log in with one instead of a password."""
 
     mode: Mode
     authenticator: auth.AgentAuthenticator | None
@@ -50,6 +52,7 @@ class Access:
     default_owner: str | None = None
     tls: ServerTls | None = None
     certificates: dict[str, CertificateName] = field(default_factory=dict)
+    tokens: TokenAuthenticator | None = None
 
     def objection(self, started: Started) -> str | None:
         """Why a session that has begun could not begin any more as it did; None when it could. (A changed password is
@@ -174,7 +177,10 @@ async def _broker(
     identified: Callable[[str], None],
 ) -> Started:
     account = access.accounts.get(greeting.user)
-    if account is None or account.by_password:
+    if access.tokens is not None and greeting.user in access.tokens:
+        await access.tokens.authenticate(client, greeting.user, encrypted=secured is not None)
+        account = access.accounts[greeting.user]
+    elif account is None or account.by_password:
         await authenticator.authenticate(client, greeting.user, secured.binding if secured is not None else None)
         account = access.accounts[greeting.user]
     else:

@@ -34,7 +34,9 @@ ENDS = ("denied", "expired", "withdrawn")
 
 def application(store: Store) -> Any:
     fake = FakeServices()
-    return create_app(Services(store.pool, store.wakeups, fake, fake, fake.sessions, fake, fake.readiness))
+    return create_app(
+        Services(store.pool, store.wakeups, fake, fake, fake.sessions, fake, fake.readiness, fake.reloader)
+    )
 
 
 async def play(store: Store, workers: Sequence[Gateway], servers: Sequence[httpx.AsyncClient], seed: int) -> str:

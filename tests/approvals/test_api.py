@@ -68,6 +68,9 @@ EVERY_ROUTE = [
     ("POST", "/v1/reload"),
     ("GET", "/v1/audit"),
     ("POST", "/v1/classify"),
+    ("GET", "/v1/me"),
+    ("GET", "/v1/logins"),
+    ("DELETE", "/v1/logins/l1"),
 ]
 
 
@@ -95,7 +98,10 @@ async def test_the_table_above_is_every_route_under_v1(app: FastAPI) -> None:
     tried = {
         (
             method,
-            path.replace("a00000000000000a", "{approval_id}").replace("g1", "{grant_id}").replace("s1", "{session_id}"),
+            path.replace("a00000000000000a", "{approval_id}")
+            .replace("g1", "{grant_id}")
+            .replace("s1", "{session_id}")
+            .replace("l1", "{login_id}"),
         )
         for method, path in EVERY_ROUTE
     }
@@ -110,7 +116,8 @@ async def test_the_table_above_is_every_route_under_v1(app: FastAPI) -> None:
         (DAVE, "GET", "/v1/grants", 200),
         (DAVE, "POST", "/v1/approvals/a00000000000000a/decision", 403),
         (DAVE, "POST", "/v1/approvals/a00000000000000a/comments", 403),
-        (DAVE, "GET", "/v1/sessions", 403),
+        (DAVE, "GET", "/v1/sessions", 200),
+        (DAVE, "DELETE", "/v1/sessions/s1", 403),
         (BOB, "GET", "/v1/sessions", 403),
         (BOB, "DELETE", "/v1/sessions/s1", 403),
         (BOB, "DELETE", "/v1/grants/g1", 404),
@@ -399,7 +406,7 @@ async def test_openapi_has_models_and_errors_for_every_operation(api: httpx.Asyn
         for method, operation in operations.items():
             if not path.startswith("/v1"):
                 continue
-            assert operation["security"] == [{"token": []}], (method, path)
+            assert operation["security"] == [{"token": []}, {"session": []}], (method, path)
             assert {"401", "403", "503"} <= set(operation["responses"]), (method, path)
             if method == "post":
                 wanted = {"413", "422"} if "requestBody" in operation else {"413"}

@@ -18,7 +18,9 @@ EXAMPLES = 4  # an operation and phase; a full run by hand is --max-examples 200
 
 async def test_the_api_does_what_its_document_says(store: Store, tmp_path: Path) -> None:
     fake = FakeServices()
-    services = Services(store.pool, store.wakeups, fake, fake, fake.sessions, fake, fake.readiness, judge=fake.judge)
+    services = Services(
+        store.pool, store.wakeups, fake, fake, fake.sessions, fake, fake.readiness, fake.reloader, judge=fake.judge
+    )
     for status in ("open", "open", "withdrawn"):
         opened = await store.gateway.open(request(approver_groups=[]))
         if status == "withdrawn":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from approvals.reviewers import ReviewerSpec, authenticate, sync_reviewers
+from approvals.reviewers import ReviewerSpec, authenticate, linked_reviewer, sync_reviewers
 from tests.approvals.conftest import ALICE, BOB, CAROL, ROBOT, Store
 
 
@@ -49,12 +49,40 @@ async def test_tokens_may_be_swapped_and_roles_changed(store: Store) -> None:
     assert (bob.name, bob.roles, bob.groups) == (BOB.name, frozenset({"auditor"}), frozenset())
 
 
+async def test_a_chat_identity_is_its_reviewer_until_it_is_unlinked(store: Store) -> None:
+    zoe = ReviewerSpec("zoe", None, ["dba"], identities={"slack": "U1", "teams": "t-1", "oidc": "zoe@x.org"})
+    await sync_reviewers(store.pool, [BOB, zoe])
+    for channel, identity in (("slack", "U1"), ("teams", "t-1")):
+        found = await linked_reviewer(store.pool, channel, identity)
+        assert found is not None
+        assert (found.name, found.groups) == ("zoe", frozenset({"dba"}))
+        assert found.aliases == {"U1", "t-1", "zoe@x.org"}
+    for channel, identity in (("slack", "u1"), ("slack", "t-1"), ("teams", ""), ("slack", "zoe@x.org")):
+        assert await linked_reviewer(store.pool, channel, identity) is None
+    moved = ReviewerSpec(BOB.name, BOB.token, identities={"slack": "U1"})
+    await sync_reviewers(store.pool, [moved, ReviewerSpec("zoe", None, identities={"teams": "t-1"})])
+    found = await linked_reviewer(store.pool, "slack", "U1")
+    assert found is not None and found.name == BOB.name
+    await sync_reviewers(store.pool, [BOB])
+    assert await linked_reviewer(store.pool, "teams", "t-1") is None
+
+
 @pytest.mark.parametrize(
     ("specs", "message"),
     [
         ([ALICE, ReviewerSpec("ALICE@example.com", "other")], "same person"),
         ([ALICE, ReviewerSpec("zoe", ALICE.token)], "same token"),
         ([ReviewerSpec("", "t")], "name and a token"),
+        ([ReviewerSpec("zoe", None)], "name and a token or a linked identity"),
+        ([ReviewerSpec("zoe", None, identities={"irc": "z"})], "cannot be linked: irc"),
+        ([ReviewerSpec("zoe", None, identities={"slack": " "})], "cannot be linked: slack"),
+        (
+            [
+                ReviewerSpec("zoe", None, identities={"oidc": "Z@x.org"}),
+                ReviewerSpec("yan", None, identities={"oidc": "z@X.org"}),
+            ],
+            "same identity",
+        ),
         ([ReviewerSpec("zoe", "")], "name and a token"),
         ([ReviewerSpec("zoe", "t", (), ["owner"])], "unknown roles: owner"),
     ],

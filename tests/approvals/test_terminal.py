@@ -33,7 +33,9 @@ class Terminal:
 @pytest.fixture
 async def terminal(store: Store) -> AsyncIterator[Terminal]:
     fake = FakeServices()
-    services = Services(store.pool, store.wakeups, fake, fake, fake.sessions, fake, fake.readiness, judge=FakeJudge())
+    services = Services(
+        store.pool, store.wakeups, fake, fake, fake.sessions, fake, fake.readiness, fake.reloader, judge=FakeJudge()
+    )
     async with serve(create_app(services), "127.0.0.1", 0) as server:
         yield Terminal(f"http://127.0.0.1:{server.port}")
 

@@ -187,7 +187,6 @@ CASES = [
     ("tls: {mode: require}", "tls.mode: with auth.mode passthrough, SCRAM fails when both connections are in TLS"),
     ("api: {tls: {cert: /no.crt, key: b}}", "api.tls.cert: /no.crt cannot be read"),
     ("api: {tls: {cert: /no.crt}}", "api.tls.key: is required"),
-    ("api: {oidc: {issuer: x}}", "api.oidc: OIDC is not in this version"),
     ("policy: policy.yaml", "policy: policy files are not in this version"),
     ("policy: {version: 1}", "policy: policy files are not in this version"),
     ("api: {listen: '0.0.0.0:8432'}", "api.listen: tokens and SQL would cross the network in the clear"),

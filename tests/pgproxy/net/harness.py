@@ -25,6 +25,7 @@ from pgproxy.net.listener import Listener, ListenerOptions, Terms
 from pgproxy.net.ports import Parking, Services
 from pgproxy.net.startup import Access, AgentAccount
 from pgproxy.net.tls import ServerTls
+from pgproxy.net.token import TokenAuthenticator
 from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode, Policy, Replication
 from pgproxy.protocol import backend, frontend, startup, tags
@@ -240,6 +241,7 @@ async def proxy(
     *,
     mode: Mode = Mode.ENFORCE,
     authenticator: AgentAuthenticator | None = None,
+    tokens: TokenAuthenticator | None = None,
     accounts: dict[str, AgentAccount] | None = None,
     parked: int = 10,
     parked_per_agent: int = 0,
@@ -250,7 +252,15 @@ async def proxy(
 ) -> AsyncIterator[Proxy]:
     store, trail, errands = Store(), Trail(), Errands()
     services = Services(upstream, store, trail, Analyzer(), Metrics(), errands, Parking(parked, parked_per_agent))
-    access = Access(mode, authenticator, accounts or {}, {"agent": "alice"}, tls=tls, certificates=certificates or {})
+    access = Access(
+        mode,
+        authenticator,
+        accounts or {},
+        {"agent": "alice"},
+        tls=tls,
+        certificates=certificates or {},
+        tokens=tokens,
+    )
 
     async def nowhere(_pid: int, _secret: bytes) -> None:
         return None

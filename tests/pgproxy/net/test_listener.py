@@ -11,6 +11,7 @@ import pytest
 from pgproxy.embedded import EmbeddedServer
 from pgproxy.net.auth import AgentAuthenticator
 from pgproxy.net.startup import AgentAccount
+from pgproxy.net.token import TokenAuthenticator
 from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode
 from pgproxy.protocol import backend, frontend, startup, tags
@@ -165,6 +166,20 @@ async def test_broker_logs_in_upstream_with_its_own_account(server: EmbeddedServ
             await asyncpg.connect(f"postgresql://bot:wrong@127.0.0.1:{p.port}/postgres?sslmode=disable")
         with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
             await asyncpg.connect(f"postgresql://bot:pw@127.0.0.1:{p.port}/template1?sslmode=disable")
+
+
+async def test_an_agent_with_a_token_is_refused_in_plaintext(server: EmbeddedServer) -> None:
+    class Anything:
+        async def subject(self, token: str) -> str | None:
+            raise AssertionError("a token crossed the network in the clear")
+
+    accounts = {"bot": AgentAccount("bot", "alice", "app", "app secret")}
+    tokens = TokenAuthenticator({"bot": "svc"}, Anything())
+    async with proxy(trusting(server), authenticator=AgentAuthenticator({}), accounts=accounts, tokens=tokens) as p:
+        with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError, match="needs TLS"):
+            await asyncpg.connect(f"postgresql://bot:token@127.0.0.1:{p.port}/postgres?sslmode=disable")
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(f"postgresql://nobody:token@127.0.0.1:{p.port}/postgres?sslmode=disable")
 
 
 async def test_a_slow_client_is_dropped(server: EmbeddedServer) -> None:
