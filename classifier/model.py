@@ -49,8 +49,8 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement of a text. Those from `prepares` to `settings` are for the session and no part of
-    the public object."""
+    """One statement of a text. Those from `prepares` to `settings`, and `cursor`, are for the session and no
+    part of the public object."""
 
     kind: str  # the grammar's node, "CopyStmt"
     tag: str  # the command tag's verb, "COPY"
@@ -70,6 +70,9 @@ class Statement:
     # "relation.column" as far as it can be told; "relation.*" where the catalog does not say which
     columns_read: tuple[str, ...] = ()
     columns_written: tuple[str, ...] = ()
+    # DECLARE, FETCH, MOVE and CLOSE: the cursor's name; "" is CLOSE ALL
+    cursor: str | None = None
+    cursor_holds: bool = False  # DECLARE … WITH HOLD: it survives its transaction
 
 
 @dataclass(frozen=True, slots=True)

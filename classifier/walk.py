@@ -111,6 +111,8 @@ class Walk:
         self.prepares: str | None = None
         self.prepared: Statement | None = None
         self.deallocates: str | None = None
+        self.cursor: str | None = None
+        self.cursor_holds = False
         self.tag = ""
         self._visited = 0
         self.constants_matter = False
@@ -221,6 +223,11 @@ class Walk:
         if self._visited == 1:
             self.tag = tag
 
+    def names_cursor(self, tree: Tree) -> None:
+        """Notes the cursor that the statement itself, not a part of it, is about."""
+        if self._visited == 1:
+            self.cursor = str(tree.get("portalname", ""))
+
     def effect(self, effect: Effect | None, object_: str | None = None) -> None:
         """Notes what a table of effects said, if it said anything."""
         if effect is None or (effect.verb == "unknown_operator" and self.knowledge is not None):
@@ -266,6 +273,8 @@ class Walk:
             executes=tuple(self.executes),
             deallocates=self.deallocates,
             settings=("*",) if "*" in self.settings else tuple(self.settings),
+            cursor=self.cursor,
+            cursor_holds=self.cursor_holds,
         )
 
     def settle(self) -> None:
