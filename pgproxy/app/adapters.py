@@ -50,7 +50,7 @@ class Approvals:
             resolved.id, resolved.status, resolved.reviewer, resolved.comment, tuple(resolved.reviewers)
         )
 
-    async def claim(self, approval_id: str, binding: str) -> bool:
+    async def claim(self, approval_id: str, binding: str, sha256: str) -> bool:
         with _translated():
             return await self._gateway.claim(approval_id, binding)
 

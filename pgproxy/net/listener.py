@@ -259,7 +259,7 @@ class Listener:
             context=greeting.context,
         )
         context = Context(
-            identity=Identity(started.agent, started.owner, started.db_user, greeting.database),
+            identity=Identity(started.agent, started.owner, started.db_user, greeting.database, requester.client_addr),
             requester=requester,
             policy=self._policy,
             settings=started.settings,
@@ -269,6 +269,9 @@ class Listener:
             notice=self._options.notice and greeting.said.get("notice") != "off",
             limits=self._options.limits,
             replication=greeting.replication,
+            wait=greeting.wait,
+            server_pid=started.key[0],
+            hourly=self._services.hourly,
         )
         relay = Relay(
             Session(context), session_id, client, started.server, self._services, started.key, greeting.database

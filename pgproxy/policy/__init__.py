@@ -24,6 +24,7 @@ from pgproxy.policy.decide import (
     Policy,
     decide,
     is_privileged,
+    wants_estimate,
 )
 from pgproxy.policy.decisions import (
     Budget,
@@ -59,4 +60,5 @@ __all__ = [
     "Requirement",
     "decide",
     "is_privileged",
+    "wants_estimate",
 ]

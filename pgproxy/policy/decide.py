@@ -39,6 +39,11 @@ def is_privileged(classification: Classification) -> bool:
     )
 
 
+def wants_estimate(classification: Classification, identity: Identity, policy: Policy) -> bool:
+    """Whether a rule that may decide on this asks for the planner's estimate of rows."""
+    return False
+
+
 def decide(
     classification: Classification, identity: Identity, policy: Policy, facts: Facts = UNKNOWN_FACTS
 ) -> Decision:

@@ -35,6 +35,16 @@ class Analyse:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """Ask the planner how many rows a text would give; answered by `events.Estimated`. `parameters`: how many it has,
+    whose values are not told."""
+
+    text: str
+    parameters: int
+    search_path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Put an entry into the audit trail before going on; answered by `events.Recorded`."""
 
@@ -61,6 +71,7 @@ class ClaimApproval:
 
     id: str
     binding: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,12 @@ class FinishApproval:
 @dataclass(frozen=True, slots=True)
 class CancelServer:
     """Send the server a CancelRequest for its connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopServer:
+    """The same, and tell when it is certain that it can hit nothing sent later; answered by `events.ServerCancelled`,
+    whether the server took it or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +141,7 @@ Effect = (
     ToServer
     | ToClient
     | Analyse
+    | Estimate
     | Record
     | RecordSoon
     | OpenApproval
@@ -131,6 +149,7 @@ Effect = (
     | WithdrawApproval
     | FinishApproval
     | CancelServer
+    | StopServer
     | Close
     | Decided
     | Parked

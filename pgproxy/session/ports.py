@@ -108,8 +108,9 @@ class ApprovalGateway(Protocol):
         """Returns when the request is no longer pending; survives a dropped store connection."""
         ...
 
-    async def claim(self, approval_id: str, binding: str) -> bool:
-        """approved → executing, if not expired and the binding is the same; true for exactly one caller once."""
+    async def claim(self, approval_id: str, binding: str, sha256: str) -> bool:
+        """approved → executing, if not expired, the binding is the same (of a request nobody waited for: its
+        `retry_binding`) and `sha256` is that of the text that was voted on; true for exactly one caller once."""
         ...
 
     async def withdraw(self, approval_id: str, reason: str) -> bool:
@@ -133,6 +134,14 @@ class Analyzer(Protocol):
 
     def lookup(self, text: str, environment: Environment) -> Classification | None: ...
     async def analyze(self, text: str, environment: Environment) -> Classification: ...
+
+
+class Estimator(Protocol):
+    """The planner's opinion of a text, without running any of it."""
+
+    async def estimate(self, database: str, text: str, parameters: int, search_path: Sequence[str]) -> float | None:
+        """Rows, about; None where it cannot be told in the time there is. Never raises."""
+        ...
 
 
 class StoreUnavailable(Exception):

@@ -69,7 +69,7 @@ class Store:
     async def wait(self, approval_id: str) -> ResolvedApproval:
         return await asyncio.shield(self.answers[approval_id])
 
-    async def claim(self, approval_id: str, binding: str) -> bool:
+    async def claim(self, approval_id: str, binding: str, sha256: str) -> bool:
         ok = self.status[approval_id] == "approved" and self.requests[approval_id].binding == binding
         if ok:
             self.status[approval_id] = "executing"

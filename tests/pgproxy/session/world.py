@@ -16,20 +16,22 @@ from pgproxy.session import effects, events
 from pgproxy.session.events import Event
 from pgproxy.session.machine import Session
 from pgproxy.session.ports import ApprovalRequest, OpenedApproval, ResolvedApproval
-from pgproxy.session.states import GateState
 from tests.pgproxy.session.fake_server import FakeServer
 from tests.pgproxy.session.playbook import Cache, context
 from tests.pgproxy.session.stub_classifier import classify, is_privileged
 
 
 class World:
-    def __init__(self, seed: int = 0, *, approve: float = 1.0, fail: float = 0.0, **wanted: Any) -> None:
+    def __init__(
+        self, seed: int = 0, *, approve: float = 1.0, fail: float = 0.0, lazy: bool = False, **wanted: Any
+    ) -> None:
         self.random = random.Random(seed)
         self.approve = approve
         self.fail = fail  # how often store and trail do not answer
         self.cache = Cache(empty=bool(seed % 2))
         self.session = Session(context(cache=self.cache, **wanted))
-        self.server = FakeServer()
+        self.server = FakeServer(lazy=lazy)
+        self.cancels: list[bool] = []  # CancelRequests on their way; whether the session is told of their end
         self.now = 1e9
         self.coming: list[Event] = []  # answers on their way, in any order
         self.from_server = b""
@@ -69,6 +71,10 @@ class World:
             case effects.RecordSoon(entry=entry):
                 if entry["kind"] == "statement":
                     self.recorded.add(entry["sql"])
+            case effects.CancelServer():
+                self.cancels.append(False)
+            case effects.StopServer():
+                self.cancels.append(True)
             case effects.OpenApproval(request=request):
                 if flaky:
                     self.coming.append(events.ApprovalOpened(None))
@@ -77,11 +83,12 @@ class World:
                 self.requests[id_] = request
                 self.status[id_] = "pending"
                 self.coming.append(events.ApprovalOpened(OpenedApproval(id_, datetime(2030, 1, 1, tzinfo=UTC))))
-            case effects.ClaimApproval(id=id_, binding=binding):
-                ok = self.status[id_] == "approved" and binding == self.requests[id_].binding and not flaky
+            case effects.ClaimApproval(id=id_, binding=binding, sha256=sha256):
+                request = self.requests[id_]
+                bound = request.binding if request.wait else request.retry_binding
+                ok = self.status[id_] == "approved" and binding == bound and sha256 == request.sha256 and not flaky
                 if ok:
                     self.status[id_] = "executing"
-                    request = self.requests[id_]
                     shown = request.context.get("executes", {})
                     for text in [*request.sql.split(";"), *(t for ts in shown.values() for t in ts)]:
                         self.claimed[text.strip()] += 1
@@ -116,17 +123,31 @@ class World:
         choices = []
         if self.coming:
             choices.append("answer")
-        if self.from_server and not self.closed:
+        if self.cancels:
+            choices.append("cancel")
+        if self.server.is_streaming and len(self.from_server) < 100:
+            choices.append("pump")
+        # (What was on its way when the session stopped reading still arrives.)
+        held = not self.session.wants_server_data
+        if self.from_server and not self.closed and not (held and self.random.random() < 0.9):
             choices.append("server")
-        elif not self.server.alive and not self.server_gone and not self.closed:
+        elif not self.server.alive and not self.from_server and not self.server_gone and not self.closed:
             choices.append("gone")
-        parked = self.session.state is GateState.PARKED
+        parked = self.session.is_parked
         waiting = [i for i in self.pending() if parked and not self.coming]
         if waiting and not self.closed:
             choices.append("human")
         if not choices:
             return False
         match self.random.choice(choices):
+            case "cancel":
+                told = self.cancels.pop(0)
+                self.from_server += self.server.cancel()
+                if told:
+                    self.coming.append(events.ServerCancelled())
+            case "pump":
+                self.from_server += self.server.pump()
+                self.watch()
             case "answer":
                 self.handle(self.coming.pop(self.random.randrange(len(self.coming))))
             case "server":
@@ -152,11 +173,19 @@ class World:
 
     def seen(self) -> list[tuple[int, bytes]]:
         """What the client got, notices left out."""
-        items = Framer(b"", 1 << 30, BACKEND_TYPES).feed(self.to_client)
-        return [(kind, data) for kind, data, _ in items if kind != tags.NOTICE_RESPONSE]
+        return [(kind, data) for kind, data in messages_of(self.to_client) if kind != tags.NOTICE_RESPONSE]
+
+    def rows_of_results(self) -> int:
+        """Rows the client got of ROWS statements."""
+        return sum(kind == tags.DATA_ROW and data[11:] == b"r" for kind, data in self.seen())
 
     def readies(self) -> int:
         return sum(kind == tags.READY_FOR_QUERY for kind, _ in self.seen())
 
     def errors(self) -> list[dict[str, str]]:
         return [backend.read_error(data) for kind, data in self.seen() if kind == tags.ERROR_RESPONSE]
+
+
+def messages_of(data: bytes) -> list[tuple[int, bytes]]:
+    """What a server said, message by message."""
+    return [(kind, one) for kind, one, _ in Framer(b"", 1 << 30, BACKEND_TYPES).feed(data)]
