@@ -3,6 +3,7 @@
 # make bench  what things cost, beside what they are made of; writes bench-results.json
 # make conformance  PostgreSQL's own regression suite as the classifier's oracle (Debian, root, some minutes)
 # make clients  node-postgres, JDBC, pg_dump and pg_restore, directly and through pgproxy (Debian, root; installs them)
+# make fuzz MESSAGES=N SEED=N  mutated conversations, sans I/O and over sockets: nothing leaks, hangs or stays behind
 # make suites SUITES=DIR  real client suites directly, in observe and in enforce, compared (DIR: after its setup.sh)
 # make clean  removes what these made; never the data (pgproxy-data)
 #
@@ -13,6 +14,8 @@ PYTHON ?= python3
 UP_OPTIONS ?=
 PYTEST_OPTIONS ?=
 SUITES_OPTIONS ?=
+MESSAGES ?= 1000000
+SEED ?= 1
 
 VENV := .venv
 APT := apt-get -o DPkg::Lock::Timeout=300 -qq install -y
@@ -25,7 +28,7 @@ INSTALLED_FROM := pyproject.toml setup.py constraints.txt $(COMPILED)
 # A test installation holds all a demo needs, so the demo does not install over it.
 DEMO := $(if $(wildcard $(VENV)/.installed-test),$(VENV)/.installed-test,$(VENV)/.installed-demo)
 
-.PHONY: demo test bench conformance clients suites clean
+.PHONY: demo test bench conformance clients fuzz suites clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -52,6 +55,9 @@ clients: $(VENV)/.installed-test
 	scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	  npm install --silent --prefix "$$scratch" pg pg-cursor && \
 	  CLIENTS_NODE_PATH="$$scratch/node_modules" $(BIN)/python -m pytest -o addopts=--strict-markers $(PYTEST_OPTIONS) tests/clients
+
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python -m tests.fuzz --messages $(MESSAGES) --seed $(SEED)
 
 suites: $(VENV)/.installed-test
 	SUITES='$(SUITES)' $(BIN)/python -m tests.conformance.suites $(SUITES_OPTIONS)

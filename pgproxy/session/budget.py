@@ -14,8 +14,8 @@ from pgproxy.policy import Budget, Park, Per
 from pgproxy.protocol.cut import cut
 from pgproxy.session.hourly import HourlyUse
 from pgproxy.session.runs import StatementRun
-from pgproxy.session.statements import sql_name
-from pgproxy.session.units import Unit
+from pgproxy.session.statements import Statements, sql_name
+from pgproxy.session.units import Unit, UnitKind
 
 FAR = 1 << 62
 _HEADER_BYTES = 5
@@ -37,7 +37,8 @@ class Meter:
 
 @dataclass(eq=False, slots=True)
 class Cursor:
-    """A cursor that SQL declared, over all its FETCHes. `free`: its rest was approved."""
+    """A cursor that SQL declared, or a named portal, which a FETCH can name as well: over all its FETCHes and
+    Executes. `free`: its rest was approved."""
 
     unit: Unit
     budgets: tuple[Budget, ...]
@@ -87,6 +88,7 @@ class Meters:
 
     agent: str
     hourly: HourlyUse
+    statements: Statements
     seen: int = 0  # bytes the server has sent
     fuse: int = FAR  # of these; beyond it a budget may be exceeded
     cursors: dict[bytes, Cursor] = field(default_factory=dict)
@@ -99,6 +101,8 @@ class Meters:
     def allowance(self, unit: Unit, run: StatementRun, classification: Classification) -> Allowance | None:
         """Of a statement that is about to go to the server; None where nothing is counted."""
         if unit.row_cap is not None:
+            if unit.portal:
+                return self._named(unit, run, (), [Meter(_cap_of(unit))], ())
             return Allowance(unit, run, (_cap_of(unit),), ())
         statements = classification.statements
         names = [s.cursor or "" for s in statements if s.kind == "FetchStmt"]
@@ -107,7 +111,17 @@ class Meters:
         if not unit.budgets:
             return None
         own, shared = self._planned(unit.budgets)
+        if unit.portal and unit.kind is UnitKind.BIND:
+            statement = tuple(b for b in own if b.per is Per.STATEMENT)
+            return self._named(unit, run, statement, [Meter(b) for b in own if b.per is Per.PORTAL], shared)
         return Allowance(unit, run, own, shared)
+
+    def _named(
+        self, unit: Unit, run: StatementRun, own: tuple[Budget, ...], meters: list[Meter], wider: tuple[Meter, ...]
+    ) -> Allowance:
+        """Of a portal that has a name."""
+        cursor = Cursor(unit, unit.budgets, False, meters, free=unit.row_cap is not None)
+        return Allowance(unit, run, own, (*meters, *wider), (cursor,))
 
     def _planned(self, budgets: tuple[Budget, ...]) -> tuple[tuple[Budget, ...], tuple[Meter, ...]]:
         if self._plan[0] is not budgets:  # rules give the same tuple each time
@@ -126,7 +140,7 @@ class Meters:
     def _fetch(self, unit: Unit, run: StatementRun, names: list[str], *, alone: bool) -> Allowance | None:
         """FETCH counts towards its cursor, by the budgets of the cursor's query and by its own. (Not `alone`: other
         statements stand in the same string, and all its rows count for all of them.)"""
-        cursors = tuple(dict.fromkeys(self._cursor(name, unit) for name in names))
+        cursors = tuple(dict.fromkeys(cursor for name in names for cursor in self._cursors(name, unit)))
         if alone and all(c.free for c in cursors):
             meters = tuple(m for c in cursors for m in c.meters)
             return Allowance(unit, run, (), meters, cursors) if meters else None
@@ -138,21 +152,25 @@ class Meters:
             return None
         return Allowance(unit, run, own, (*of_cursors, *wider), cursors)
 
-    def _cursor(self, name: str, unit: Unit) -> Cursor:
-        """The one of that name; one that was made where nobody saw it (by a function) is counted from here on."""
+    def _cursors(self, name: str, unit: Unit) -> tuple[Cursor, ...]:
+        """What a FETCH of that name may reach; one that was made where nobody saw it (by a function) is counted from
+        here on."""
         known = self._known(sql_name(name))
-        if known is None:
-            known = Cursor(unit, unit.budgets, True, [Meter(b) for b in unit.budgets if b.per is Per.PORTAL])
-            self._keep(name, known)
+        if not known:
+            known = (Cursor(unit, unit.budgets, True, [Meter(b) for b in unit.budgets if b.per is Per.PORTAL]),)
+            self._keep(name, known[0])
         return known
 
-    def _known(self, name: bytes) -> Cursor | None:
-        return self.cursors.get(name) or self.cursors.get(_OTHER_CURSORS)
+    def _known(self, name: bytes) -> tuple[Cursor, ...]:
+        declared = self.cursors.get(name) or self.cursors.get(_OTHER_CURSORS)
+        run = self.statements.portal(name)
+        bound = run.allowance.cursors if run is not None and run.allowance is not None else ()
+        return bound if declared is None else (declared, *bound)
 
     def of_cursor(self, name: bytes, now: float) -> Allowance | None:
         """Of an Execute whose portal is a cursor. Its run is the DECLARE's once more, and reported only if its rows
         come to be refused."""
-        cursor = self._known(name)
+        cursor = self.cursors.get(name) or self.cursors.get(_OTHER_CURSORS)
         if cursor is None:
             return None
         own, wider = ((), ()) if cursor.free else self._planned(cursor.budgets)

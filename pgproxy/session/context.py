@@ -86,7 +86,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.replies = Replies(self.statements, self.ended.append)
-        self.meters = Meters(self.identity.agent, self.hourly)
+        self.meters = Meters(self.identity.agent, self.hourly, self.statements)
 
     @property
     def in_transaction(self) -> bool:

@@ -20,6 +20,7 @@ from pgproxy.session.judgement import Judgement, too_large
 from pgproxy.session.large import Fate, Large, ValueDigest
 from pgproxy.session.reading import may_copy_in, unknown
 from pgproxy.session.replies import Expected, ReplyKind
+from pgproxy.session.runs import StatementRun
 from pgproxy.session.statements import PreparedStatement
 from pgproxy.session.states import GateState
 from pgproxy.session.units import Unit, UnitKind
@@ -448,22 +449,42 @@ class Gate:
             return
         if c.replies.metered and not c.settle():
             return
-        self._pop()
         run = c.statements.portal(name)
-        if run is None:
+        if run is None or (name and c.settings.cursors_may_change):
             # A portal this session did not bind is a cursor: DECLARE was judged by its query, whose functions run
-            # only now. None at all is the server's to refuse, like any other name it does not know.
-            c.settings.may_have_changed(("search_path",))
+            # only now. None at all is the server's to refuse, like any other name it does not know. (SQL's CLOSE and
+            # DECLARE may have put a cursor in the place of a portal.) Earlier replies first: the ReadyForQuery of
+            # something before would say that all is as reported.
+            if not c.settle():
+                return
+            c.settings.may_have_changed(("search_path", *c.settings.cursors_may_change))
+        if run is None:
             allowance = c.meters.of_cursor(name, c.now)
             expected = Expected(ReplyKind.EXECUTE, run=None if allowance is None else allowance.run)
         else:
+            if run.stood_for:
+                if not c.settle():
+                    return
+                if c.policy.mode is Mode.ENFORCE and not self._judgement.still_means_the_same(run):
+                    self._refuse_changed(self._pop(), run)
+                    return
+            run.executed = True
             self._judgement.guard(run)
             allowance = run.allowance
             expected = Expected(ReplyKind.EXECUTE, run=run, may_copy_in=may_copy_in(run.classification))
         expected.allowance = allowance
-        self._pass(message, expected)
+        self._pass(self._pop(), expected)
         if allowance is not None:
             c.meters.arm(allowance, c.now)
+
+    def _refuse_changed(self, message: bytes, run: StatementRun) -> None:
+        """An Execute of a portal that executes by name what is no longer what was judged."""
+        unit = self._unit(UnitKind.BIND, run.sql, [message], [Expected(ReplyKind.EXECUTE)])
+        unit.text = run.sql.decode(self._.settings.codec or "latin-1", "backslashreplace")
+        unit.refusal = Denied(
+            "pgproxy: what this portal executes may have changed since it was bound", hint="bind its statement again"
+        )
+        self._judgement.begin_uncertain(unit, "a prepared statement it executes, or the search_path, was changed")
 
 
 def _require_empty(message: bytes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from classifier.catalog import changes_catalog
-from classifier.model import ActionClass, Classification
+from classifier.model import ActionClass, Classification, Environment
 from pgproxy import policy
 from pgproxy.errors import AuditFull, Cancelled, FeatureNotSupported, ProxyError, StoreDown, TooLarge
 from pgproxy.policy import Decision, Deny, Forward, Mode, Park
@@ -21,7 +21,14 @@ from pgproxy.session.events import ApprovalOpened
 from pgproxy.session.large import Fate, Large
 from pgproxy.session.modification import Modification
 from pgproxy.session.ports import ResolvedApproval
-from pgproxy.session.reading import Reading, is_barrier, may_copy_in, plans_without_code, unknown
+from pgproxy.session.reading import (
+    Reading,
+    is_barrier,
+    may_copy_in,
+    plans_without_code,
+    settings_changed_by,
+    unknown,
+)
 from pgproxy.session.replies import Expected, ReplyKind
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.states import GateState
@@ -507,6 +514,7 @@ class Judgement:
         run.covered = unit.covered
         if unit.approval_id is not None and not unit.covered:
             run.claimed.append(unit.approval_id)
+        run.executed = unit.kind in (UnitKind.QUERY, UnitKind.FUNCTION_CALL)
         unit.run = run
         if unit.kind is UnitKind.START_UP:
             c.admission = unit
@@ -537,10 +545,15 @@ class Judgement:
             c.replies.sent(expected)
         if unit.kind in (UnitKind.QUERY, UnitKind.FUNCTION_CALL):
             c.segment += 1
-        if any(s.prepares is not None for s in unit.classification.statements):
+        if unit.stood_for or any(s.prepares is not None for s in unit.classification.statements):
             run.sql = sql
         if any(s.cursor is not None for s in unit.classification.statements):
             run.cursors = unit
+        if unit.kind is UnitKind.BIND and unit.stood_for:
+            run.stood_for, run.environment = dict(unit.stood_for), self._reading_environment()
+        for statement in unit.classification.statements:
+            if unit.portal or statement.kind == "DeclareCursorStmt":
+                c.settings.cursor_over(statement.settings)
         self.guard(run)
         if unit.kind is UnitKind.QUERY and run.allowance is not None:
             c.meters.arm(run.allowance, c.now)
@@ -550,10 +563,22 @@ class Judgement:
         c.emit(effects.ToServer(b"".join(messages), unit.received_at if unit.approval_id is None else None))
         self._done()
 
+    def still_means_the_same(self, run: StatementRun) -> bool:
+        """Whether what a portal executes by name is what was judged at its Bind: the server looks the names up, and
+        plans what they stand for, when the portal runs ("EXECUTE")."""
+        statements = self._.statements
+        names = all(statements.candidates(key) == was for key, was in run.stood_for.items())
+        return names and run.environment == self._reading_environment()
+
+    def _reading_environment(self) -> Environment:
+        """Not the catalog's version: what others change meanwhile, they can change at any other moment too."""
+        return replace(self._.settings.environment, catalog_version=0, catalog_changed=False)
+
     def guard(self, run: StatementRun) -> None:
         """A statement goes to the server, to be bound or to be executed. If it changes what texts or names mean,
         the next judgement waits for it."""
-        if is_barrier(run.classification, self._.settings.touched_in_transaction):
+        run.completed = False
+        if is_barrier(run.classification, self._.settings):
             self.barriers[run] = run.classification
 
     def replies_are_in(self) -> None:
@@ -561,7 +586,8 @@ class Judgement:
         Execute raises it again."""
         c = self._
         for classification in self.barriers.values():
-            c.settings.may_have_changed(tuple(name for s in classification.statements for name in s.settings))
+            for statement in classification.statements:
+                c.settings.may_have_changed(settings_changed_by(statement, c.settings))
             if changes_catalog(classification):
                 c.settings.catalog_may_have_changed()
         self.barriers.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from classifier.model import Classification
+from classifier.model import Classification, Environment
 from pgproxy.session.large import ValueDigest
 
 if TYPE_CHECKING:
@@ -34,9 +34,15 @@ class StatementRun:
     refused: bool = False  # a substitute went in its place
     covered: bool = False  # by its connection's approval, which does not end with it
     portal_open: bool = False
+    executed: bool = False  # the server was told to run it, which a Bind alone does not
+    completed: bool = False  # and said that it has, to the Execute sent last
     finished_at: float | None = None
     reported: bool = False
-    sql: bytes = b""  # of a statement that makes names, kept for whoever is asked about one of them later
+    # of a statement that makes names, kept for whoever is asked about one of them later, or that executes some
+    sql: bytes = b""
+    # What the names that its SQL EXECUTEs were when it was judged. The server looks them up when the portal runs.
+    stood_for: dict[bytes, tuple[object, ...]] = field(default_factory=dict)
+    environment: Environment | None = None  # in which those were judged
     digest: ValueDigest | None = None  # of a Bind that passed without being kept
     allowance: Allowance | None = None  # of its rows; while it may send more
     cursors: Unit | None = None  # of a DECLARE or CLOSE: what names them

@@ -4,11 +4,13 @@ trail answer comes when the scheduler says so. Watches the promises on every byt
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
+from classifier.model import Classification, Environment
 from pgproxy.policy import Mode
 from pgproxy.protocol import backend, tags
 from pgproxy.protocol.framing import BACKEND_TYPES, Framer
@@ -28,9 +30,10 @@ class World:
         self.random = random.Random(seed)
         self.approve = approve
         self.fail = fail  # how often store and trail do not answer
-        self.cache = Cache(empty=bool(seed % 2))
+        self.cache = self.make_cache(seed)
         self.session = Session(context(cache=self.cache, **wanted))
-        self.server = FakeServer(lazy=lazy)
+        self.server = self.make_server()
+        self.server.lazy = lazy
         self.cancels: list[bool] = []  # CancelRequests on their way; whether the session is told of their end
         self.now = 1e9
         self.coming: list[Event] = []  # answers on their way, in any order
@@ -43,6 +46,16 @@ class World:
         self.claimed: Counter[str] = Counter()  # texts that may run, and how often
         self.withdrawn: list[str] = []
         self.recorded: set[str] = set()
+        self.changes: dict[str, str] = {}  # what the reviewer writes in place of a text
+
+    def make_cache(self, seed: int) -> Cache:
+        return Cache(empty=bool(seed % 2))
+
+    def make_server(self) -> FakeServer:
+        return FakeServer()
+
+    def classify(self, text: str, environment: Environment) -> Classification:
+        return classify(text, environment)
 
     def handle(self, event: Event) -> None:
         self.now += 0.001
@@ -63,10 +76,13 @@ class World:
             case effects.ToClient(data=data):
                 self.to_client += data
             case effects.Analyse(text=text, environment=environment):
-                self.coming.append(events.Analysed(classify(text, environment)))
+                self.coming.append(events.Analysed(self.classify(text, environment)))
+            case effects.Estimate():
+                self.coming.append(events.Estimated(None if flaky else 7.0))
             case effects.Record(entry=entry):
                 if not flaky:
                     self.recorded.add(entry["sql"])
+                    self.recorded.add(entry.get("modified_sql", entry["sql"]))
                 self.coming.append(events.Recorded(not flaky))
             case effects.RecordSoon(entry=entry):
                 if entry["kind"] == "statement":
@@ -86,13 +102,12 @@ class World:
             case effects.ClaimApproval(id=id_, binding=binding, sha256=sha256):
                 request = self.requests[id_]
                 bound = request.binding if request.wait else request.retry_binding
-                ok = self.status[id_] == "approved" and binding == bound and sha256 == request.sha256 and not flaky
+                ok = (
+                    self.status[id_] == "approved" and binding == bound and sha256 == self.sha256(request) and not flaky
+                )
                 if ok:
                     self.status[id_] = "executing"
-                    shown = request.context.get("executes", {})
-                    for text in [*request.sql.split(";"), *(t for ts in shown.values() for t in ts)]:
-                        self.claimed[text.strip()] += 1
-                        self.claimed[text.partition(" AS ")[2]] += 1
+                    self.spend(self.requests[id_])
                 self.coming.append(events.ClaimAnswered(None if flaky else ok))
             case effects.WithdrawApproval(id=id_):
                 if self.status[id_] in ("pending", "approved"):
@@ -102,6 +117,21 @@ class World:
                 self.status[id_] = status
             case effects.Close():
                 self.closed = True
+
+    def spend(self, request: ApprovalRequest) -> None:
+        """An approval was handed out: these texts may run once more."""
+        if request.sql in self.changes:
+            self.claimed[self.changes[request.sql]] += 1
+            return
+        shown = request.context.get("executes", {})
+        for text in [*request.sql.split(";"), *(t for ts in shown.values() for t in ts)]:
+            self.claimed[text.strip()] += 1
+            self.claimed[text.partition(" AS ")[2]] += 1
+
+    def sha256(self, request: ApprovalRequest) -> str:
+        """Of what was voted on."""
+        new = self.changes.get(request.sql)
+        return request.sha256 if new is None else hashlib.sha256(new.encode()).hexdigest()
 
     def watch(self) -> None:
         enforced = self.session._.policy.mode is Mode.ENFORCE
@@ -162,7 +192,9 @@ class World:
                 refused = "denied" if self.approve == 0.0 else self.random.choice(["denied", "expired"])
                 status = "approved" if self.random.random() < self.approve else refused
                 self.status[id_] = status
-                self.handle(events.ApprovalResolved(ResolvedApproval(id_, status, "bob", None, ("bob",))))
+                new = self.changes.get(self.requests[id_].sql)
+                resolved = ResolvedApproval(id_, status, "bob", None, ("bob",), sql=new, modified_by=new and "bob")
+                self.handle(events.ApprovalResolved(resolved))
         return True
 
     def settle(self) -> None:
