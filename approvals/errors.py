@@ -19,6 +19,12 @@ class ApprovalError(Exception):
     http_status: ClassVar[int] = 500
 
 
+class NotReloaded(ApprovalError):
+    """The configuration could not be read again, or it is not known whether it was."""
+
+    http_status = 503
+
+
 class StoreUnavailable(ApprovalError):
     http_status = 503
 

@@ -47,6 +47,16 @@ class SessionDirectory(Protocol):
         ...
 
 
+class Reloader(Protocol):
+    async def reload(self, by: str) -> dict[str, Any]:
+        """Reads the configuration again: `{"reloaded", "changed", "needs_restart", "problems"}`.
+
+        Raises:
+            NotReloaded: nobody could be asked, or it is not known how it ended.
+        """
+        ...
+
+
 class MetricsText(Protocol):
     def render(self) -> tuple[bytes, str]:
         """Prometheus text and its content type."""

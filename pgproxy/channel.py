@@ -67,6 +67,7 @@ class Channel:
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
         self._reading = loop.create_task(self._read())
 
     def handle(self, method: str, handler: Handler) -> None:
@@ -106,7 +107,14 @@ class Channel:
         """Returns when this process is to end: told so (`request_stop`, SIGTERM), or its supervisor is gone."""
         await self._stopping.wait()
 
+    async def hurrying(self) -> None:
+        """Returns when this process is to end at once: told so again, or its supervisor is gone."""
+        await self._hurrying.wait()
+
     def request_stop(self) -> None:
+        """What SIGTERM does; the second time it hurries."""
+        if self._stopping.is_set():
+            self._hurrying.set()
         self._stopping.set()
 
     async def close(self) -> None:
@@ -127,6 +135,7 @@ class Channel:
             _log.exception("the channel of %s is broken", self.name)
         finally:
             self._stopping.set()
+            self._hurrying.set()
             self.closed.set_result(None)
             for answer in self._calls.values():
                 if not answer.done():
@@ -210,8 +219,8 @@ async def greet(channel: Channel, hello: Hello) -> None:
 async def join(descriptor: int | None = None) -> tuple[Channel, Hello]:
     """A child's end: takes the descriptor the supervisor left (PGPROXY_CHANNEL_FD) and waits for its first word.
 
-    From now on SIGTERM asks this process to stop (`Channel.stopping`), and SIGINT, which a person means for the
-    supervisor, does nothing. Raises ChannelError when there is no supervisor.
+    From now on SIGTERM asks this process to stop (`Channel.stopping`; a second one, `Channel.hurrying`), and SIGINT,
+    which a person means for the supervisor, does nothing. Raises ChannelError when there is no supervisor.
     """
     if descriptor is None:
         value = os.environ.pop(FD_VARIABLE, "")

@@ -49,9 +49,10 @@ def serve(config: Annotated[Path, typer.Option(help="The configuration file (YAM
     from pgproxy.app import launch
     from pgproxy.config import load
 
-    settings = load(config, os.environ)
+    environ = dict(os.environ)
+    settings = load(config, environ)
     log.configure("supervisor", settings.log_level)
-    launch.serve(settings)
+    launch.serve(lambda: load(config.absolute(), environ), settings)
 
 
 @app.command()

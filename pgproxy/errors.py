@@ -105,8 +105,12 @@ class IdleInTransactionTimeout(ProxyError, sqlstate="25P03", severity="FATAL"):
     """The session was idle too long inside a transaction."""
 
 
+class CannotConnectNow(ProxyError, sqlstate="57P03", severity="FATAL"):
+    """pgproxy is stopping, and takes no new sessions."""
+
+
 class ShuttingDown(ProxyError, sqlstate="57P01", severity="FATAL"):
-    """pgproxy is stopping, or an administrator ended the session."""
+    """pgproxy is stopping, an administrator ended the session, or it could not begin any more as it did."""
 
 
 class InternalError(ProxyError, sqlstate="XX000", severity="FATAL", log_level=logging.ERROR):

@@ -34,3 +34,8 @@ def configure(process: str, level: str = "info") -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def set_level(level: str) -> None:
+    """Another level for a process that runs."""
+    logging.getLogger().setLevel(level.upper())

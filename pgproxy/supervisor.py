@@ -5,7 +5,8 @@
    now (the store is away) it is tried again until it is, and the successor starts meanwhile.
 2. A process whose channel closes is as good as dead: it gets a moment to end, then SIGKILL.
 3. Stopping drains: workers first, while reviewers can still decide, then the control process. Each gets SIGTERM and
-   its time, then SIGKILL; a second signal from the person at the terminal cuts that short.
+   its time (workers the time to drain, and some to tell everybody), then SIGKILL. A second signal from the person at
+   the terminal reaches them as a second SIGTERM, and they end at once; a third one kills them.
 4. Children are sessions of their own: Ctrl-C and a closed terminal reach the supervisor alone. If it is killed,
    their channels close and they end by themselves.
 
@@ -51,8 +52,10 @@ class Timing:
     stable_after_s: float = 60.0  # a life this long forgets earlier failures
     on_exit_s: float = 5.0
     orphan_s: float = 5.0  # between a closed channel and SIGKILL
+    worker_stop_s: float = 15.0  # beside the time for draining, which a worker keeps by itself
     control_stop_s: float = 10.0
-    reload_s: float = 5.0
+    hurry_s: float = 10.0
+    reload_s: float = 15.0
     insist_after_s: float = 1.0
 
 
@@ -99,19 +102,19 @@ class Supervisor:
         command: Command = default_command,
         extra: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
-        stop_on_hangup: bool = False,
+        on_hangup: Callable[[], Awaitable[object]] | None = None,
         timing: Timing | None = None,
     ) -> None:
         self.router = Router()
-        self._settings_wire = settings_wire
+        self.settings_wire = settings_wire  # of every process started from now on
         self._workers = workers
         self._node = node
         self._on_exit = on_exit
-        self._drain_timeout_s = drain_timeout_s
+        self.drain_timeout_s = drain_timeout_s
         self._command = command
         self._extra = dict(extra or {})
         self._environ = dict(os.environ if environ is None else environ)
-        self._stop_on_hangup = stop_on_hangup
+        self.on_hangup = on_hangup  # None: it stops the run, as a closed terminal does
         self._timing = timing or Timing()
         self._children: dict[tuple[str, int], Child] = {}
         self._keepers: dict[tuple[str, int], asyncio.Task[None]] = {}
@@ -119,6 +122,7 @@ class Supervisor:
         self._stop_asked = asyncio.Event()
         self._stop_asked_at = 0.0
         self._hurry = asyncio.Event()
+        self._kill = asyncio.Event()
         self._start_failed = False  # told apart from being asked to stop, which it leads to
 
     def children(self) -> list[Child]:
@@ -126,12 +130,16 @@ class Supervisor:
         return [self._children[key] for key in sorted(self._children)]
 
     def request_stop(self) -> None:
-        """Ends `wait`; asked again (a person who insists, not `make` passing on the same Ctrl-C), ends draining."""
+        """Ends `wait`; asked again (a person who insists, not `make` passing on the same Ctrl-C), ends draining, and
+        asked once more, everything."""
         now = time.monotonic()
-        if self._stop_asked.is_set() and now - self._stop_asked_at >= self._timing.insist_after_s:
+        if self._stop_asked.is_set() and now - self._stop_asked_at < self._timing.insist_after_s:
+            return
+        if self._hurry.is_set():
+            self._kill.set()
+        elif self._stop_asked.is_set():
             self._hurry.set()
-        elif not self._stop_asked.is_set():
-            self._stop_asked_at = now
+        self._stop_asked_at = now
         self._stop_asked.set()
 
     async def start(self) -> None:
@@ -142,12 +150,12 @@ class Supervisor:
                 for index in range(self._workers):
                     launching.create_task(self._launch(WORKER, index))
         except BaseExceptionGroup as group:
-            self._hurry.set()
+            self._kill.set()
             await self.stop()
             raise group.exceptions[0] from None
         except BaseException:
             self._start_failed = True
-            self._hurry.set()
+            self._kill.set()
             await self.stop()
             raise
 
@@ -158,27 +166,51 @@ class Supervisor:
     async def stop(self) -> None:
         """Drains and ends every process, workers first, and tells `on_exit` of each."""
         self._stop_asked.set()
-        await self._end(WORKER, self._drain_timeout_s)
+        await self._end(WORKER, self.drain_timeout_s + self._timing.worker_stop_s)
         await self._end(CONTROL, self._timing.control_stop_s)
         for errand in tuple(self._errands):
             errand.cancel()
         await asyncio.gather(*self._errands, return_exceptions=True)
 
-    async def reload(self) -> None:
-        """Calls `reload` of every process; one that does not know it goes on as it is."""
-        for child in self.children():
-            try:
-                await child.channel.call("child", "reload", None, self._timing.reload_s)
-            except ChannelError as error:
-                _log.warning("%s does not reload: %s", child.name, error)
+    async def reload(self, params: Any = None) -> list[str]:
+        """Calls `reload` of every process, and ends those that fail, for their successors begin with the settings of
+        now; their names."""
+        children = self.children()
+        taken = await asyncio.gather(*(self._reload(child, params) for child in children))
+        failed = [child for child, ok in zip(children, taken, strict=True) if not ok]
+        for child in failed:
+            _signal(child, signal.SIGTERM)
+        return [child.name for child in failed]
+
+    async def _reload(self, child: Child, params: Any) -> bool:
+        if not child.ready.done():
+            # It may have been greeted with the settings of before, and answers once it is ready.
+            await asyncio.wait(
+                (child.ready, child.channel.closed),
+                timeout=self._timing.reload_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        try:
+            await child.channel.call("child", "reload", params, self._timing.reload_s)
+        except ChannelError as error:
+            _log.warning("%s does not reload: %s", child.name, error)
+            return False
+        return True
+
+    async def tell(self, target: str, method: str, params: Any) -> bool:
+        """A call whose answer does not matter; whether it was taken."""
+        try:
+            await self.router.call(target, method, params)
+        except ChannelError:
+            return False
+        return True
 
     async def run(self, on_ready: Callable[[], Awaitable[None]] | None = None) -> None:
-        """The whole life: starts, calls `on_ready`, and drains on SIGTERM or SIGINT. SIGHUP reloads."""
+        """The whole life: starts, calls `on_ready`, and drains on SIGTERM or SIGINT; SIGHUP does `on_hangup`."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
-        hangup = self.request_stop if self._stop_on_hangup else lambda: self._errand(self.reload())
-        loop.add_signal_handler(signal.SIGHUP, hangup)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         try:
             starting = loop.create_task(self.start())
             stopping = loop.create_task(self.wait())
@@ -196,6 +228,12 @@ class Supervisor:
             await self.stop()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+
+    def _hung_up(self) -> None:
+        if self.on_hangup is None:
+            self.request_stop()
+        else:
+            self._errand(_awaited(self.on_hangup()))
 
     # -- one process
 
@@ -240,7 +278,7 @@ class Supervisor:
         return child
 
     async def _greet(self, child: Child) -> None:
-        hello = Hello(self._settings_wire, child.role, child.index, child.instance, self._node, self._extra)
+        hello = Hello(self.settings_wire, child.role, child.index, child.instance, self._node, self._extra)
         with contextlib.suppress(ChannelError):  # it died at once; its keeper sees that
             await greet(child.channel, hello)
 
@@ -320,21 +358,31 @@ class Supervisor:
         ends = [*keepers, *(self._errand(self._exit_of(child)) for child in unkept)]
         if not ends:
             return
-        hurry = self._errand(self._hurry.wait())
+        hurry, kill = self._errand(self._hurry.wait()), self._errand(self._kill.wait())
         gone = self._errand(asyncio.wait(ends))
-        await asyncio.wait((gone, hurry), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((gone, hurry, kill), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        if hurry.done() and not gone.done() and not kill.done():
+            for child in children:
+                if child.process.returncode is None:
+                    _signal(child, signal.SIGTERM)
+            await asyncio.wait((gone, kill), timeout=self._timing.hurry_s, return_when=asyncio.FIRST_COMPLETED)
         for child in [child for child in self.children() if child.role == role]:
             if child.process.returncode is None:
                 _log.warning("%s pid=%d does not stop: killed", child.name, child.pid)
                 _kill(child)
         await gone
         hurry.cancel()
+        kill.cancel()
 
     def _errand(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
         return task
+
+
+async def _awaited(work: Awaitable[object]) -> None:
+    await work
 
 
 def _signal(child: Child, number: signal.Signals) -> None:

@@ -1,4 +1,4 @@
-"""Grants and live sessions."""
+"""Grants, live sessions, and the configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from approvals.api.authentication import Administrator, Reader
 from approvals.api.responses import Json, problems
-from approvals.api.schemas import GrantPage, SessionPage
+from approvals.api.schemas import GrantPage, Reloaded, SessionPage
 from approvals.errors import NotFound
 
 router = APIRouter(prefix="/v1")
@@ -49,3 +49,16 @@ async def end_session(request: Request, _: Administrator, session_id: str) -> Re
     if "\0" in session_id or not await request.app.state.services.sessions.end(session_id):
         raise NotFound("no such session")
     return Response(status_code=204)
+
+
+@router.post(
+    "/reload",
+    tags=["configuration"],
+    response_model=Reloaded,
+    responses=problems(401, 403, 413, 503)
+    | {409: {"model": Reloaded, "description": "The configuration has problems; the one in force stays."}},
+)
+async def reload_configuration(request: Request, administrator: Administrator) -> Response:
+    """Read the configuration file again, as SIGHUP does."""
+    result = await request.app.state.services.reloader.reload(administrator.name)
+    return Json(result, 200 if result["reloaded"] else 409)

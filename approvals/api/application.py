@@ -17,7 +17,7 @@ from approvals.api.responses import BodyLimit, handle_errors
 from approvals.api.stream import EventStream
 
 if TYPE_CHECKING:
-    from approvals.ports import AuditReader, Classifier, MetricsText, Readiness, SessionDirectory
+    from approvals.ports import AuditReader, Classifier, MetricsText, Readiness, Reloader, SessionDirectory
     from approvals.store import Pool
     from approvals.wakeups import Wakeups
 
@@ -35,6 +35,7 @@ class Services:
     sessions: SessionDirectory
     metrics: MetricsText
     readiness: Readiness
+    reloader: Reloader
     version: str = "0.1.0"
 
 

@@ -13,7 +13,7 @@ from approvals.model import Reviewer
 from approvals.reviewers import authenticate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -82,7 +82,22 @@ def _having(*roles: str) -> Callable[..., Reviewer]:
     return person
 
 
-Reader = Annotated[Reviewer, Depends(_having("reviewer", "auditor", "admin"))]
+_READERS = ("reviewer", "auditor", "admin")
+
+
+def still_reader(request: Request) -> Callable[[], Awaitable[bool]]:
+    """For an answer that goes on: whether its token still is the same reader's. Raises StoreUnavailable."""
+    pool: Pool = request.app.state.services.pool
+    token, name = _bearer_token(request.scope), request.state.reviewer.name
+
+    async def ask() -> bool:
+        found = await authenticate(pool, token) if token is not None else None
+        return found is not None and found.name == name and bool(found.roles.intersection(_READERS))
+
+    return ask
+
+
+Reader = Annotated[Reviewer, Depends(_having(*_READERS))]
 Decider = Annotated[Reviewer, Depends(_having("reviewer"))]
 Commenter = Annotated[Reviewer, Depends(_having("reviewer", "admin"))]
 Administrator = Annotated[Reviewer, Depends(_having("admin"))]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from approvals import decisions, requests
-from approvals.api.authentication import Commenter, Decider, Reader
+from approvals.api.authentication import Commenter, Decider, Reader, still_reader
 from approvals.api.responses import Json, problems
 from approvals.api.schemas import (
     Approval,
@@ -67,7 +67,7 @@ async def follow_approvals(
             raise Unsupported("Last-Event-ID is not one of this stream")
         after = int(last_event_id)
     return StreamingResponse(
-        request.app.state.stream.frames(after),
+        request.app.state.stream.frames(after, still_reader(request)),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

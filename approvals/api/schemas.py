@@ -180,6 +180,16 @@ class SessionPage(BaseModel):
     next: str | None
 
 
+class Reloaded(BaseModel):
+    """`changed`: keys that differ from before. `needs_restart`: keys that differ and stay as they were. `problems`:
+    why nothing was changed."""
+
+    reloaded: bool
+    changed: list[str]
+    needs_restart: list[str]
+    problems: list[str]
+
+
 class AuditEntry(BaseModel):
     model_config = ConfigDict(extra="allow")
     seq: int

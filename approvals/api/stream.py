@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from approvals import requests
@@ -30,16 +30,25 @@ QUEUE_LENGTH = 1000
 _BATCH = 200
 
 _Frame = tuple[int, bytes]
+StillAllowed = Callable[[], Awaitable[bool]]
+
+
+async def _always() -> bool:
+    return True
 
 
 class EventStream:
-    """`run` is to be kept running by one task; `frames` serves one client; `close` ends them all."""
+    """`run` is to be kept running by one task; `frames` serves one client; `close` ends them all.
+
+    A client whose token is no longer good is disconnected: at once where somebody calls `recheck`, as a reload does,
+    and in any case within a keep-alive.
+    """
 
     def __init__(self, pool: Pool, wakeups: Wakeups, *, keepalive_s: float = KEEPALIVE_S) -> None:
         self._pool = pool
         self._wakeups = wakeups
         self._keepalive_s = keepalive_s
-        self._clients: set[asyncio.Queue[_Frame | None]] = set()
+        self._clients: dict[asyncio.Queue[_Frame | None], StillAllowed] = {}
         self._closed = False
 
     @property
@@ -52,11 +61,27 @@ class EventStream:
         for queue in self._clients:
             _end(queue)
 
+    async def recheck(self) -> None:
+        """Disconnects the clients that would not be let in any more. While the store does not answer nobody can be
+        asked, and nothing be told either."""
+        for queue, allowed in list(self._clients.items()):
+            try:
+                if not await allowed() and self._clients.pop(queue, None) is not None:
+                    log.info("event stream client disconnected: its token is no longer good")
+                    _end(queue)
+            except StoreUnavailable:
+                return
+
     async def run(self) -> None:
         """Follows the outbox until cancelled."""
         seq: int | None = None
+        loop = asyncio.get_running_loop()
+        checked_at = loop.time()
         with self._wakeups.subscribe() as changes:
             while True:
+                if loop.time() - checked_at >= self._keepalive_s:
+                    await self.recheck()
+                    checked_at = loop.time()
                 try:
                     if seq is None:
                         seq = await last_seq(self._pool)
@@ -76,7 +101,7 @@ class EventStream:
                     queue.put_nowait(frame)
                 except asyncio.QueueFull:
                     log.warning("event stream client too slow, disconnected")
-                    self._clients.discard(queue)
+                    self._clients.pop(queue, None)
                     _end(queue)
                     break
 
@@ -89,10 +114,10 @@ class EventStream:
             if event.approval_id in approvals
         ]
 
-    async def frames(self, after: int | None = None) -> AsyncIterator[bytes]:
-        """One client's stream; with `after`, first what happened since that event."""
+    async def frames(self, after: int | None = None, allowed: StillAllowed = _always) -> AsyncIterator[bytes]:
+        """One client's stream, for as long as it is `allowed`; with `after`, first what happened since that event."""
         queue: asyncio.Queue[_Frame | None] = asyncio.Queue(QUEUE_LENGTH)
-        self._clients.add(queue)
+        self._clients[queue] = allowed
         if self._closed:
             _end(queue)
         try:
@@ -120,7 +145,7 @@ class EventStream:
         except StoreUnavailable:
             return  # the client reconnects with its last id
         finally:
-            self._clients.discard(queue)
+            self._clients.pop(queue, None)
 
 
 def _end(queue: asyncio.Queue[_Frame | None]) -> None:

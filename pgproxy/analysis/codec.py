@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any, Final
 
@@ -20,7 +20,8 @@ from classifier.normal import Kept
 HEADER: Final = struct.Struct("!I")
 MORE: Final = 0x8000_0000
 PIECE: Final = 64 * 1024  # characters of a text that are encoded in one go
-STATEMENTS: Final = 100  # of an answer that are read in one go
+ITEMS: Final = 1000  # of an answer (names, actions) that are read in one go
+_STATEMENT_WEIGHT: Final = 10  # what beginning a statement costs beside them
 
 _CLASSIFICATION: Final = tuple(f.name for f in fields(Classification) if f.name != "statements")
 _STATEMENT: Final = tuple(f.name for f in fields(Statement) if f.name not in ("actions", "prepared"))
@@ -71,15 +72,21 @@ def decode_catalog(payload: bytes) -> tuple[str, bytes] | None:
 
 def encode_answer(classification: Classification, kept: Kept | None) -> bytes:
     """Every field of a classification, those included that the public object leaves out, and what was learnt about
-    the text's normal form. The statements follow the rest in parts."""
+    the text's normal form. The statements follow the rest, as steps that put them together, in parts."""
     about = [
-        [getattr(classification, name) for name in _CLASSIFICATION],
+        _values(classification),
         None if kept is None else [[number, constant.decode("latin-1")] for number, constant in kept],
     ]
     parts = [json.dumps(about).encode("ascii")]
-    statements = classification.statements
-    for start in range(0, len(statements), STATEMENTS):
-        part = [_statement_to_list(s) for s in statements[start : start + STATEMENTS]]
+    part: list[list[Any]] = []
+    size = 0
+    for step in _steps(classification.statements):
+        part.append(step)
+        size += len(step[-1]) if step[0] in (_MORE, _ACTIONS) else _STATEMENT_WEIGHT
+        if size >= ITEMS:
+            parts.append(json.dumps(part).encode("ascii"))
+            part, size = [], 0
+    if part:
         parts.append(json.dumps(part).encode("ascii"))
     return b"".join(frame(part) for part in parts)
 
@@ -92,6 +99,51 @@ def decode_answer(payload: bytes) -> tuple[Classification, Kept | None]:
     return answer.result()
 
 
+# Steps of an answer: a statement begins with the values that are no lists; more of one of its lists; more actions;
+# what it prepares, up to the end of that.
+_BEGIN, _MORE, _ACTIONS, _PREPARES, _PREPARED = "begin", "more", "actions", "prepares", "prepared"
+
+
+def _steps(statements: Iterable[Statement]) -> Iterator[list[Any]]:
+    for s in statements:
+        values = {name: getattr(s, name) for name in _STATEMENT}
+        yield [_BEGIN, {name: value for name, value in values.items() if not isinstance(value, tuple)}]
+        for name, value in values.items():
+            if isinstance(value, tuple):
+                for start in range(0, len(value), ITEMS):
+                    yield [_MORE, name, value[start : start + ITEMS]]
+        actions = [[a.cls, a.verb, a.object, a.detail] for a in s.actions]
+        for start in range(0, len(actions), ITEMS):
+            yield [_ACTIONS, actions[start : start + ITEMS]]
+        if s.prepared is not None:
+            yield [_PREPARES, _values(s.prepared)]
+            yield from _steps(s.prepared.statements)
+            yield [_PREPARED]
+
+
+class _Draft:
+    """A statement being put together."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+        self.lists: dict[str, list[Any]] = {}
+        self.actions: list[Action] = []
+        self.prepared: tuple[list[Any], list[_Draft]] | None = None
+
+    def statement(self) -> Statement:
+        prepared = self.prepared
+        values = self.values | {name: tuple(items) for name, items in self.lists.items()}
+        return Statement(
+            actions=tuple(self.actions),
+            prepared=None if prepared is None else _classification(prepared[0], _finished(prepared[1])),
+            **values,
+        )
+
+
+def _finished(drafts: list[_Draft]) -> tuple[Statement, ...]:
+    return tuple(draft.statement() for draft in drafts)
+
+
 class Answer:
     """An answer read part by part: call `read` until it says that nothing is left."""
 
@@ -101,12 +153,45 @@ class Answer:
         self._values, kept = self._part()
         self._kept = None if kept is None else tuple((number, c.encode("latin-1")) for number, c in kept)
         self._statements: list[Statement] = []
+        self._levels: list[list[_Draft]] = [[]]  # the statements of the text, of what the last of them prepares, …
 
     def read(self) -> bool:
         """Reads the next part; whether it was the last."""
         if self._position < len(self._payload):
-            self._statements.extend(_statement(item) for item in self._part())
-        return self._position >= len(self._payload)
+            for step in self._part():
+                self._take(step)
+        if self._position < len(self._payload):
+            return False
+        self._finish()
+        return True
+
+    def _take(self, step: list[Any]) -> None:
+        match step:
+            case [kind, values] if kind == _BEGIN:
+                if len(self._levels) == 1:
+                    self._finish()
+                self._levels[-1].append(_Draft(values))
+            case [kind, name, items] if kind == _MORE:
+                self._levels[-1][-1].lists.setdefault(name, []).extend(_frozen(item) for item in items)
+            case [kind, actions] if kind == _ACTIONS:
+                self._levels[-1][-1].actions.extend(
+                    Action(ActionClass(cls), verb, name, detail) for cls, verb, name, detail in actions
+                )
+            case [kind, values] if kind == _PREPARES:
+                inner: list[_Draft] = []
+                self._levels[-1][-1].prepared = values, inner
+                self._levels.append(inner)
+            case [kind] if kind == _PREPARED and len(self._levels) > 1:
+                self._levels.pop()
+            case _:
+                raise ValueError("an answer holds what no answer does")
+
+    def _finish(self) -> None:
+        """The last statement is whole: so that none of this is left for the end."""
+        if len(self._levels) > 1:
+            raise ValueError("an answer is cut short")
+        self._statements.extend(_finished(self._levels[0]))
+        self._levels[0].clear()
 
     def result(self) -> tuple[Classification, Kept | None]:
         """What was read."""
@@ -126,33 +211,11 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
+def _values(classification: Classification) -> list[Any]:
+    return [getattr(classification, name) for name in _CLASSIFICATION]
+
+
 def _classification(values: list[Any], statements: tuple[Statement, ...]) -> Classification:
     named = dict(zip(_CLASSIFICATION, values, strict=True))
     named["risk"] = Risk(named["risk"])
     return Classification(statements=statements, **named)
-
-
-def _statement_to_list(s: Statement) -> list[Any]:
-    prepared = s.prepared
-    return [
-        [getattr(s, name) for name in _STATEMENT],
-        [[a.cls, a.verb, a.object, a.detail] for a in s.actions],
-        None
-        if prepared is None
-        else [
-            [getattr(prepared, name) for name in _CLASSIFICATION],
-            [_statement_to_list(inner) for inner in prepared.statements],
-        ],
-    ]
-
-
-def _statement(item: list[Any]) -> Statement:
-    values, actions, prepared = item
-    named = {name: _frozen(value) for name, value in zip(_STATEMENT, values, strict=True)}
-    return Statement(
-        actions=tuple(Action(ActionClass(cls), verb, name, detail) for cls, verb, name, detail in actions),
-        prepared=None
-        if prepared is None
-        else _classification(prepared[0], tuple(_statement(inner) for inner in prepared[1])),
-        **named,
-    )

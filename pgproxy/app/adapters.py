@@ -17,6 +17,8 @@ from pgproxy.channel import Channel, ChannelError
 from pgproxy.metrics import ControlMetrics
 from pgproxy.session.ports import ApprovalRequest, OpenedApproval, ResolvedApproval, StoreUnavailable
 
+_RELOAD_S = 45.0
+
 
 class Approvals:
     """`session.ports.ApprovalGateway` over `approvals.Gateway`."""
@@ -153,6 +155,22 @@ class ApiReadiness:
                 problems.append(f"worker {answer['worker']} does not answer")
             problems += answer.get("result") or []
         return problems
+
+
+class ApiReloader:
+    """`approvals.ports.Reloader`: the supervisor's process reads the file, and tells everybody."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def reload(self, by: str) -> dict[str, Any]:
+        try:
+            result: dict[str, Any] = await self._channel.call("supervisor", "reload", {"by": by}, _RELOAD_S)
+        except ChannelError as error:
+            raise approvals.errors.NotReloaded(
+                "the supervisor does not answer; its log says what became of it"
+            ) from error
+        return result
 
 
 class ApiMetrics:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from approvals.api.application import Services, create_app
 from approvals.api.server import serve
+from approvals.api.stream import EventStream
 from approvals.errors import StoreUnavailable
 from approvals.lifecycle import run_expiry
 from approvals.outbox import EventRow, events_after, load_position, pending_count, save_position
 from approvals.wakeups import Wakeups
-from pgproxy import __version__
+from pgproxy import __version__, log, policy
 from pgproxy.analysis.pool import AnalyserPool
-from pgproxy.app.adapters import ApiAudit, ApiClassifier, ApiMetrics, ApiReadiness, ApiSessions
+from pgproxy.app.adapters import ApiAudit, ApiClassifier, ApiMetrics, ApiReadiness, ApiReloader, ApiSessions
 from pgproxy.app.address import bind
 from pgproxy.audit.reader import StoreReader
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.channel import Channel
 from pgproxy.config import Settings
 from pgproxy.metrics import ControlMetrics
-from pgproxy.records import Decision, Entry, approval_entry
+from pgproxy.records import Decision, Entry, approval_entry, config_entry
 from pgproxy.session.ports import AuditUnavailable, Requester
 from pgproxy.store import open_pool
 
@@ -56,9 +58,11 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         readiness=ApiReadiness(
             channel, [] if settings.upstream.observer else ["no catalog: upstream.observer is not set"]
         ),
+        reloader=ApiReloader(channel),
         version=__version__,
     )
     app = create_app(services)
+    _answer_calls(channel, app.state.stream, audit)
     address = settings.api.listen
     try:
         await analysers.start()
@@ -85,6 +89,27 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         await analysers.close()
         await audit.close(_LAST_CALLS_S)
         pool.terminate()
+
+
+def _answer_calls(channel: Channel, stream: EventStream, audit: StoreWriter) -> None:
+    """What the supervisor may ask of this process."""
+
+    async def reload(params: Any) -> None:
+        log.set_level(Settings.from_wire(params["settings"]).log_level)
+        await stream.recheck()
+
+    async def note_config(params: Any) -> None:
+        audit.append_soon(
+            config_entry(
+                time=datetime.fromisoformat(params["time"]),
+                event=params["event"],
+                policy_version=policy.BUILT_IN_VERSION,
+                detail=params["detail"],
+            )
+        )
+
+    channel.handle("reload", reload)
+    channel.handle("note_config", note_config)
 
 
 async def follow_approvals(pool: Pool, wakeups: Wakeups, audit: StoreWriter, metrics: ControlMetrics) -> None:

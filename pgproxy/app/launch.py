@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import asyncpg
 from approvals.lifecycle import reap
 from approvals.reviewers import ReviewerSpec, sync_reviewers
 from pgproxy import metrics
+from pgproxy.app.reload import Reloader
 from pgproxy.config import Address, Settings, build
 from pgproxy.document import Document
 from pgproxy.dsn import Dsn
@@ -76,9 +79,9 @@ It waits. In another:
 """
 
 
-def serve(settings: Settings) -> None:
-    """`pgproxy serve`: until SIGTERM or SIGINT."""
-    asyncio.run(_serve(settings))
+def serve(load: Callable[[], Settings], settings: Settings) -> None:
+    """`pgproxy serve`: until SIGTERM or SIGINT. `load` reads the configuration again, on SIGHUP."""
+    asyncio.run(_serve(settings, load=load))
 
 
 def up(*, upstream: str | None, listen: str, api: str, data_dir: Path) -> None:
@@ -196,7 +199,12 @@ def _demo(
     return settings, Demo(facts, data_dir / "up.json")
 
 
-async def _serve(settings: Settings, ready: Callable[[], Awaitable[None]] | None = None) -> None:
+async def _serve(
+    settings: Settings,
+    ready: Callable[[], Awaitable[None]] | None = None,
+    load: Callable[[], Settings] | None = None,
+) -> None:
+    read = settings
     data_dir = _private(settings.data_dir)
     node = _kept(data_dir / "node", lambda: secrets.token_hex(4))
     mock_key = _kept(data_dir / "secrets" / "mock-key", lambda: secrets.token_hex(32))
@@ -225,9 +233,19 @@ async def _serve(settings: Settings, ready: Callable[[], Awaitable[None]] | None
             on_exit=on_exit,
             drain_timeout_s=settings.limits.drain_timeout_s,
             extra={"mock_key": mock_key},
-            stop_on_hangup=ready is not None,
         )
-        await supervisor.run(ready)
+        key = hmac.digest(bytes.fromhex(mock_key), b"settings digest", "sha256")
+        reloader = Reloader(load, read, settings, supervisor, partial(_sync_reviewers, pool), key)
+        supervisor.router.handle("reload", lambda params: reloader.reload(str(params["by"])))
+        if load is not None:
+            supervisor.on_hangup = partial(reloader.reload, "SIGHUP")
+
+        async def started() -> None:
+            reloader.note("start", by="the operator")
+            if ready is not None:
+                await ready()
+
+        await supervisor.run(started)
 
 
 async def _run_server(stack: contextlib.AsyncExitStack, server: EmbeddedServer) -> None:
@@ -267,19 +285,24 @@ async def _prepare_store(settings: Settings, node: str) -> asyncpg.Pool[asyncpg.
     try:
         for component, package in _MIGRATIONS.items():
             await migrate(pool, component, files(package) / "migrations")
-        await sync_reviewers(
-            pool,
-            [
-                ReviewerSpec(r.name, r.token.get_secret_value(), r.groups, r.roles)
-                for r in settings.reviewers
-                if r.token is not None
-            ],
-        )
+        await _sync_reviewers(pool, settings)
         await reap(pool, node)
     except BaseException:
         pool.terminate()
         raise
     return pool
+
+
+async def _sync_reviewers(pool: asyncpg.Pool[asyncpg.Record], settings: Settings) -> None:
+    """Their tokens are good from now on, and no others."""
+    await sync_reviewers(
+        pool,
+        [
+            ReviewerSpec(r.name, r.token.get_secret_value(), r.groups, r.roles)
+            for r in settings.reviewers
+            if r.token is not None
+        ],
+    )
 
 
 async def _refuse_shared_cluster(settings: Settings) -> None:

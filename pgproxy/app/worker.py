@@ -6,30 +6,24 @@ import asyncio
 import contextlib
 import gc
 import logging
-from typing import Any
 
-import classifier
 from approvals.gateway import Gateway
 from approvals.wakeups import Wakeups
-from classifier.model import Classification, Environment
 from pgproxy.analysis.pool import AnalyserPool
 from pgproxy.app.adapters import Approvals
 from pgproxy.app.address import bind
+from pgproxy.app.calls import InForce, answer_calls
+from pgproxy.app.terms import classify_setting, terms_of
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.catalog import Catalogs
 from pgproxy.catalog.analyzer import CatalogAnalyzer
 from pgproxy.channel import Channel, ChannelError
-from pgproxy.config import AuthMode, Settings
+from pgproxy.config import Settings
 from pgproxy.metrics import WorkerMetrics
-from pgproxy.net.admission import Places
-from pgproxy.net.auth import AgentAuthenticator
 from pgproxy.net.errands import Errands
-from pgproxy.net.listener import Listener, ListenerOptions
+from pgproxy.net.listener import Listener
 from pgproxy.net.ports import NoCatalog, Parking, Services
-from pgproxy.net.startup import Access, AgentAccount
 from pgproxy.net.upstream import Upstream
-from pgproxy.policy import Mode, Policy, Replication
-from pgproxy.session.context import Limits
 from pgproxy.store import open_pool
 
 _log = logging.getLogger("pgproxy.app")
@@ -54,7 +48,8 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
     pool = await open_pool(store_dsn)
     wakeups = Wakeups(store_dsn)
     gateway = Gateway(pool, wakeups, node, instance)
-    access = access_of(settings, mock_key)
+    terms = terms_of(settings, mock_key)
+    parking = Parking(settings.limits.parked, settings.limits.parked_per_agent)
     services = Services(
         upstream=Upstream(settings.upstream.dsn.host, settings.upstream.dsn.port),
         approvals=Approvals(gateway),
@@ -62,42 +57,19 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
         analyzer=analysers if catalogs is None else CatalogAnalyzer(analysers, catalogs),
         metrics=metrics,
         errands=errands,
-        parking=Parking(settings.limits.parked, settings.limits.parked_per_agent),
+        parking=parking,
         catalog=NoCatalog() if catalogs is None else SharedCatalog(catalogs, channel, errands),
     )
-
-    listener = Listener(
-        services,
-        access,
-        policy_of(settings),
-        classify_setting,
-        ListenerOptions(
-            console=console_url(settings),
-            notice=settings.notice,
-            limits=Limits(
-                statement_bytes=settings.limits.statement_bytes,
-                message_bytes=settings.limits.message_bytes,
-                parked_backlog_bytes=settings.limits.parked_backlog_bytes,
-            ),
-            places=Places(
-                startups=settings.limits.startups,
-                sessions=settings.limits.sessions,
-                sessions_per_agent=settings.limits.sessions_per_agent,
-            ),
-            startup_timeout_s=settings.limits.startup_timeout_s,
-            idle_timeout_s=settings.limits.idle_timeout_s,
-            idle_in_transaction_timeout_s=settings.limits.idle_in_transaction_timeout_s,
-        ),
-        ForeignCancels(channel).send,
-    )
-    _answer_calls(channel, listener, audit, wakeups, catalogs)
+    listener = Listener(services, terms, classify_setting, ForeignCancels(channel).send)
+    in_force = InForce(settings, listener, parking, mock_key)
+    answer_calls(channel, in_force, listener, audit, wakeups, catalogs)
     try:
         await analysers.start()
         await audit.start()
         if catalogs is not None:
             await catalogs.start()
-        if access.authenticator is not None:
-            await access.authenticator.prepare()
+        if terms.access.authenticator is not None:
+            await terms.access.authenticator.prepare()
         async with asyncio.TaskGroup() as background:
             running = [background.create_task(wakeups.run()), background.create_task(gateway.run())]
             async with asyncio.TaskGroup() as sessions:
@@ -107,8 +79,8 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
                 gc.freeze()
                 await channel.ready()
                 await channel.stopping()
-                _log.info("stopping: sessions=%d", len(listener.sessions()))
-                await listener.stop()
+                _log.info("stopping: sessions=%d", len(listener.directory.live()))
+                await listener.drain(in_force.settings.limits.drain_timeout_s, channel.hurrying)
             await errands.close(_LAST_CALLS_S)
             for task in running:
                 task.cancel()
@@ -163,82 +135,3 @@ def catalogs_of(settings: Settings, analysers: AnalyserPool) -> Catalogs | None:
         return None
     password = observer.password.get_secret_value() if observer.password is not None else None
     return Catalogs(settings.upstream.dsn, observer.user, password, analysers.set_catalog)
-
-
-def _answer_calls(
-    channel: Channel, listener: Listener, audit: StoreWriter, wakeups: Wakeups, catalogs: Catalogs | None
-) -> None:
-    """What the control process and other workers may ask of this one."""
-
-    async def sessions(_: Any) -> Any:
-        return listener.sessions()
-
-    async def end_session(params: Any) -> Any:
-        return listener.end(str(params["id"]))
-
-    async def cancel(params: Any) -> Any:
-        return listener.cancel(int(params["pid"]), bytes.fromhex(params["secret"]))
-
-    async def ready(_: Any) -> Any:
-        problems = []
-        if audit.is_failing:
-            problems.append("the audit store does not take entries: statements are refused")
-        if not wakeups.is_connected:
-            problems.append("the approval store is not connected: privileged statements are refused")
-        if catalogs is not None:
-            problems += catalogs.problems()
-        return problems
-
-    async def catalog_changed(params: Any) -> None:
-        if catalogs is not None:
-            catalogs.invalidate(str(params["database"]))
-
-    channel.handle("catalog_changed", catalog_changed)
-    channel.handle("sessions", sessions)
-    channel.handle("end_session", end_session)
-    channel.handle("cancel", cancel)
-    channel.handle("ready", ready)
-
-
-def access_of(settings: Settings, mock_key: bytes) -> Access:
-    """How clients get in, from the configuration. The salts of all workers come from one `mock_key`."""
-    mode = Mode(settings.mode.value)
-    if settings.auth.mode is AuthMode.PASSTHROUGH:
-        owners = {agent.name: agent.owner for agent in settings.agents if agent.owner is not None}
-        return Access(mode, None, owners=owners, default_owner=settings.auth.default_owner)
-    accounts: dict[str, AgentAccount] = {}
-    secrets: dict[str, str] = {}
-    for agent in settings.agents:
-        assert agent.password is not None and agent.owner is not None, "checked with the configuration"
-        login = agent.upstream
-        user = login.user if login else settings.upstream.dsn.user or agent.name
-        password = login.password if login else settings.upstream.dsn.password
-        accounts[agent.name] = AgentAccount(
-            agent.name,
-            agent.owner,
-            user,
-            password.get_secret_value() if password else None,
-            agent.databases or (),
-        )
-        secrets[agent.name] = agent.password.get_secret_value()
-    return Access(mode, AgentAuthenticator(secrets, mock_key), accounts)
-
-
-def policy_of(settings: Settings) -> Policy:
-    """The policy in force."""
-    return Policy(
-        Mode(settings.mode.value),
-        settings.limits.approval_timeout_s,
-        replication=Replication(settings.replication.value),
-    )
-
-
-def console_url(settings: Settings) -> str:
-    """Where a reviewer is sent."""
-    scheme = "https" if settings.api.tls else "http"
-    return f"{scheme}://{settings.api.listen}"
-
-
-def classify_setting(text: str) -> Classification:
-    """Start-up settings are short: judged in this process, once a session."""
-    return classifier.classify(text, Environment())

@@ -25,14 +25,14 @@ class Admission:
     """The places of one worker."""
 
     def __init__(self, places: Places) -> None:
-        self._places = places
+        self.places = places  # may be replaced: whoever is in stays
         self._starting = 0
         self._sessions = 0
         self._by_agent: Counter[str] = Counter()
 
     def arrive(self) -> Visit:
         """A connection is here. Raises TooManySessions; otherwise the caller must end the visit by `leave`."""
-        if self._starting >= self._places.startups:
+        if self._starting >= self.places.startups:
             raise TooManySessions(
                 "pgproxy: too many connections are starting up",
                 hint="try again later; the operator can raise limits.startups",
@@ -53,7 +53,7 @@ class Visit:
     def begin(self) -> None:
         """It asks for a session. Raises TooManySessions."""
         of = self._of
-        if of._sessions >= of._places.sessions:
+        if of._sessions >= of.places.sessions:
             raise TooManySessions("sorry, too many clients already", hint="the operator can raise limits.sessions")
         of._sessions += 1
         self._in_session = True
@@ -62,7 +62,7 @@ class Visit:
         """It has proved to be this agent's: not before, or anybody could use up an agent's places by its name. Raises
         TooManySessions."""
         of = self._of
-        limit = of._places.sessions_per_agent
+        limit = of.places.sessions_per_agent
         if limit and of._by_agent[agent] >= limit:
             raise TooManySessions(
                 f'pgproxy: too many sessions of agent "{agent}"',

@@ -1,37 +1,37 @@
-"""Accepts clients and runs one session for each; the directory of live sessions is here too."""
+"""Accepts clients and runs one session for each.
+
+What the operator chose (`Terms`) can be replaced while it runs: a connection keeps, to the end of its start-up, what
+was in force when it came; sessions see each new policy at their next statement. Sessions that could not begin any
+more as they did are ended, so that a revocation is one.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from classifier.model import Classification
-from pgproxy.errors import (
-    IdleInTransactionTimeout,
-    IdleTimeout,
-    InternalError,
-    ProxyError,
-    ShuttingDown,
-)
+from pgproxy.errors import CannotConnectNow, InternalError, ProxyError
 from pgproxy.net import auth, startup
 from pgproxy.net.admission import Admission, Places, Visit
+from pgproxy.net.directory import Directory, LiveSession
 from pgproxy.net.endpoint import Endpoint
 from pgproxy.net.greeting import ProtocolTooOld, read_greeting
 from pgproxy.net.ports import Services
 from pgproxy.net.relay import Relay
 from pgproxy.net.startup import Access, Refused, Started
-from pgproxy.policy import Identity, Policy
+from pgproxy.policy import Identity, Mode, Policy, PolicyInForce
 from pgproxy.protocol import backend
 from pgproxy.protocol.startup import CancelRequest
 from pgproxy.protocol.violation import ProtocolViolation
-from pgproxy.session import events, evidence
+from pgproxy.session import evidence
 from pgproxy.session.context import Context, Limits
 from pgproxy.session.machine import Session
 from pgproxy.session.ports import Requester
@@ -39,7 +39,7 @@ from pgproxy.session.refusals import error_response
 
 _log = logging.getLogger("pgproxy.net")
 _GOODBYE_S = 5.0
-_LONGEST_SWEEP_S = 10.0
+_STOPPING = "terminating connection because pgproxy is shutting down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +55,13 @@ class ListenerOptions:
     idle_in_transaction_timeout_s: float = 0.0
 
 
-@dataclass(eq=False, slots=True)
-class LiveSession:
-    """One row of the directory."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a configuration says about sessions."""
 
-    started: Started
-    requester: Requester
-    relay: Relay
-    since: float
-
-    def describe(self) -> dict[str, Any]:
-        r, relay = self.requester, self.relay
-        return {
-            "id": r.session_id,
-            "agent": r.agent,
-            "owner": r.owner,
-            "db_user": r.db_user,
-            "database": r.database,
-            "client_addr": r.client_addr,
-            "application_name": r.application_name,
-            "reason": r.reason,
-            "ticket": r.ticket,
-            "server_pid": self.started.key[0],
-            "state": "parked" if relay.approval_id else "active",
-            "transaction": {"I": "idle", "T": "open", "E": "failed"}[relay.transaction_status],
-            "approval_id": relay.approval_id,
-            "started_at": evidence.timestamp(self.since),
-            "parked_at": evidence.timestamp(relay.parked_since) if relay.parked_since else None,
-        }
+    access: Access
+    policy: Policy
+    options: ListenerOptions
 
 
 class Listener:
@@ -91,24 +70,20 @@ class Listener:
     def __init__(
         self,
         services: Services,
-        access: Access,
-        policy: Policy,
+        terms: Terms,
         classify: Callable[[str], Classification],
-        options: ListenerOptions,
         cancel_elsewhere: Callable[[int, bytes], Awaitable[None]],
     ) -> None:
         self._services = services
-        self._access = access
-        self._policy = policy
+        self._terms = terms
+        self._policies = PolicyInForce(terms.policy)
         self._classify = classify
-        self._options = options
         self._cancel_elsewhere = cancel_elsewhere
-        self._sessions: dict[str, LiveSession] = {}
-        # By the server's process id, which a session that is just ending may share with a new one.
-        self._keys: dict[int, list[LiveSession]] = {}
+        self.directory = Directory()
         self._tasks: asyncio.TaskGroup | None = None
         self._server: asyncio.Server | None = None
-        self._admission = Admission(options.places)
+        self._admission = Admission(terms.options.places)
+        self._starting: dict[asyncio.Task[None], Endpoint] = {}
         self._draining = False
 
     async def start(self, tasks: asyncio.TaskGroup, sock: socket.socket) -> None:
@@ -116,82 +91,82 @@ class Listener:
         self._tasks = tasks
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Endpoint(self._connected), sock=sock, backlog=1024)
-        self._sweep_later()
+        self._limit_idling()
 
-    async def stop(self) -> None:
-        """No new sessions; those that are live are ended."""
+    @property
+    def is_draining(self) -> bool:
+        return self._draining
+
+    def _limit_idling(self) -> None:
+        options = self._terms.options
+        self.directory.limit_idling(options.idle_timeout_s, options.idle_in_transaction_timeout_s)
+
+    # the end
+
+    def close(self) -> None:
+        """No new sessions: nobody is listening any more, so that another process may; connections that had come, and
+        are no session yet, are told 57P03."""
         self._draining = True
+        self.directory.stop_sweeping()
         if self._server is not None:
             self._server.close()
-        for live in list(self._sessions.values()):
-            live.relay.dispatch(events.EndRequested("terminating connection because pgproxy is shutting down"))
+        for task, client in list(self._starting.items()):
+            client.write(error_response(CannotConnectNow("pgproxy: shutting down, no new sessions")))
+            task.cancel()
 
-    # the directory
+    async def drain(self, limit_s: float, hurry: Callable[[], Awaitable[None]]) -> None:
+        """No new sessions, and those that are live end as they come to rest; after `limit_s`, or when `hurry`
+        returns, all of them."""
+        self.close()
+        self.directory.drain_all("pgproxy is shutting down", _STOPPING)
+        loop = asyncio.get_running_loop()
+        waits = [loop.create_task(self.directory.emptied()), loop.create_task(_done(hurry()))]
+        await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        left = len(self.directory.live())
+        if left:
+            _log.warning("ending sessions that did not come to rest: sessions=%d", left)
+        self.directory.end_all("pgproxy is shutting down, and limits.drain_timeout_s was over", _STOPPING)
 
-    def sessions(self) -> list[dict[str, Any]]:
-        return [live.describe() for live in self._sessions.values()]
+    def stop(self) -> None:
+        """No new sessions; those that are live are ended."""
+        self.close()
+        self.directory.end_all("pgproxy is shutting down", _STOPPING)
 
-    def end(self, session_id: str) -> bool:
-        """An administrator ends a session; whether it was here."""
-        live = self._sessions.get(session_id)
-        if live is None:
-            return False
-        live.relay.ended_because = "ended by an administrator"
-        live.relay.dispatch(events.EndRequested("terminating connection due to administrator command"))
-        return True
+    # a new configuration
 
-    def cancel(self, pid: int, secret: bytes) -> bool:
-        """A CancelRequest; whether its key is one of ours."""
-        for live in self._keys.get(pid, ()):
-            # In constant time: how much of a guess was right must not show.
-            if hmac.compare_digest(live.started.client_key[1], secret):
-                live.relay.dispatch(events.CancelRequested())
-                return True
-        return False
+    def reconfigure(self, terms: Terms) -> None:
+        """In one step, for every later connection and, as far as it concerns them, for live sessions."""
+        before, self._terms = self._terms, terms
+        self._policies.replace(terms.policy)
+        self._admission.places = terms.options.places
+        if not self._draining:
+            self._limit_idling()
+        ended = self.directory.end_where(self._objection)
+        if ended:
+            _log.warning("sessions that may not go on by the new configuration are ended: sessions=%d", ended)
+        if before.policy.mode is not terms.policy.mode:
+            for live in self.directory.live():
+                self._drain_if_unguarded(live)
 
-    def _forget_key(self, live: LiveSession) -> None:
-        pid = live.started.key[0]
-        self._keys[pid].remove(live)
-        if not self._keys[pid]:
-            del self._keys[pid]
+    def _objection(self, live: LiveSession) -> str | None:
+        return self._terms.access.objection(live.started)
 
-    # idle sessions: one timer for all of them looks from time to time, so that a statement costs none
-
-    def _sweep_later(self) -> None:
-        timeouts = [t for t in (self._options.idle_timeout_s, self._options.idle_in_transaction_timeout_s) if t]
-        if timeouts and not self._draining:
-            asyncio.get_running_loop().call_later(min(min(timeouts) / 10, _LONGEST_SWEEP_S), self._sweep)
-
-    def _sweep(self) -> None:
-        now = time.time()
-        for live in list(self._sessions.values()):
-            self._end_if_idle(live, now)
-        self._sweep_later()
-
-    def _end_if_idle(self, live: LiveSession, now: float) -> None:
-        relay, options = live.relay, self._options
-        if not relay.is_idle:
-            return
-        idle_s = now - relay.last_event_at
-        if relay.transaction_status == "I":
-            if options.idle_timeout_s and idle_s >= options.idle_timeout_s:
-                relay.ended_because = "idle too long"
-                hint = "connect again; the operator can raise limits.idle_timeout_s"
-                error: ProxyError = IdleTimeout("terminating connection due to idle-session timeout", hint=hint)
-                relay.dispatch(events.EndRequested(error.message, error))
-        elif options.idle_in_transaction_timeout_s and idle_s >= options.idle_in_transaction_timeout_s:
-            relay.ended_because = "idle in a transaction too long"
-            error = IdleInTransactionTimeout(
-                "terminating connection due to idle-in-transaction timeout",
-                hint="end transactions; the operator can raise limits.idle_in_transaction_timeout_s",
-            )
-            relay.dispatch(events.EndRequested(error.message, error))
+    def _drain_if_unguarded(self, live: LiveSession) -> None:
+        """A session begun in `observe` has settings that nobody looked at; its statements are judged from now on, and
+        it ends as soon as it comes to rest."""
+        if live.mode is Mode.OBSERVE and self._terms.policy.mode is Mode.ENFORCE:
+            because = "mode changed to enforce, and it began in observe"
+            live.drain(because, "terminating connection because pgproxy's mode has changed")
 
     # one connection
 
     def _connected(self, client: Endpoint) -> None:
         assert self._tasks is not None
-        self._tasks.create_task(self._serve(client))
+        task = self._tasks.create_task(self._serve(client))
+        self._starting[task] = client
+        task.add_done_callback(lambda ended: self._starting.pop(ended, None))
 
     async def _serve(self, client: Endpoint) -> None:
         visit: Visit | None = None
@@ -222,28 +197,30 @@ class Listener:
             client.close()
 
     async def _welcome(self, client: Endpoint, visit: Visit) -> None:
-        async with asyncio.timeout(self._options.startup_timeout_s):
+        terms = self._terms
+        async with asyncio.timeout(terms.options.startup_timeout_s):
             packet = await startup.read_first_packet(client)
             if isinstance(packet, CancelRequest):
-                if not self.cancel(packet.pid, packet.secret):
+                if not self.directory.cancel(packet.pid, packet.secret):
                     await self._cancel_elsewhere(packet.pid, packet.secret)
                 return
-            if self._draining:
-                raise ShuttingDown("pgproxy: shutting down, no new sessions")
             visit.begin()
-            greeting = read_greeting(packet, self._policy.mode, self._classify)
+            greeting = read_greeting(packet, terms.policy.mode, self._classify)
             started = await startup.authenticate_and_connect(
                 client,
                 greeting,
-                self._access,
+                terms.access,
                 self._services.upstream,
                 self._services.catalog.state,
                 visit.identified,
             )
         visit.started()
-        await self._run(client, started)
+        task = asyncio.current_task()
+        assert task is not None
+        self._starting.pop(task, None)
+        await self._run(client, started, terms)
 
-    async def _run(self, client: Endpoint, started: Started) -> None:
+    async def _run(self, client: Endpoint, started: Started, terms: Terms) -> None:
         session_id = secrets.token_hex(8)
         greeting = started.greeting
         requester = Requester(
@@ -261,35 +238,34 @@ class Listener:
         context = Context(
             identity=Identity(started.agent, started.owner, started.db_user, greeting.database, requester.client_addr),
             requester=requester,
-            policy=self._policy,
+            policy=self._policies.current,
             settings=started.settings,
             lookup=self._services.analyzer.lookup,
             nonce=secrets.token_hex(8),
-            console=self._options.console,
-            notice=self._options.notice and greeting.said.get("notice") != "off",
-            limits=self._options.limits,
+            console=terms.options.console,
+            notice=terms.options.notice and greeting.said.get("notice") != "off",
+            limits=terms.options.limits,
             replication=greeting.replication,
             wait=greeting.wait,
             server_pid=started.key[0],
             hourly=self._services.hourly,
+            policies=self._policies,
         )
         relay = Relay(
             Session(context), session_id, client, started.server, self._services, started.key, greeting.database
         )
-        live = LiveSession(started, requester, relay, time.time())
-        self._sessions[session_id] = live
-        self._keys.setdefault(started.key[0], []).append(live)
+        live = LiveSession(started, requester, relay, time.time(), terms.policy.mode)
+        self.directory.add(live)
         self._services.metrics.session_opened()
         self._services.audit.append_soon(evidence.session_entry("session_start", requester, live.since))
         _log.info("session=%s started agent=%s", session_id, started.agent)
         try:
-            await relay.run(started.withheld)
+            await relay.run(started.withheld, partial(self._settle_in, live))
         except BaseException:
             started.server.abort()  # a bug, or the worker is going: the server must not go on with it
             raise
         finally:
-            del self._sessions[session_id]
-            self._forget_key(live)
+            self.directory.remove(live)
             self._services.metrics.session_closed()
             entry = evidence.session_entry("session_end", requester, time.time(), relay.ended_because)
             self._services.audit.append_soon(entry)
@@ -301,6 +277,20 @@ class Listener:
         except TimeoutError:
             client.abort()
         started.server.abort()
+
+    def _settle_in(self, live: LiveSession) -> None:
+        """A session has begun; what was changed while it was starting up is made up for."""
+        because = self._objection(live)
+        if because is not None:
+            live.end(because, f"terminating connection because {because}")
+        elif self._draining:
+            live.drain("pgproxy is shutting down", _STOPPING)
+        else:
+            self._drain_if_unguarded(live)
+
+
+async def _done(waited_for: Awaitable[None]) -> None:
+    await waited_for
 
 
 def _address(peer: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, assert_never
 
 from pgproxy.errors import InternalError, UpstreamUnreachable
@@ -66,13 +66,15 @@ class Relay:
     def is_idle(self) -> bool:
         return self._session.is_idle and not self._closing.is_set()
 
-    async def run(self, withheld: bytes | None = None) -> None:
+    async def run(self, withheld: bytes | None = None, begun: Callable[[], None] = lambda: None) -> None:
         """Returns when the session is over; every task it started is over then, too. `withheld`: the ReadyForQuery of
-        a replication connection, which is judged before the first byte of the client."""
+        a replication connection, which is judged before the first byte of the client. `begun` is called once events
+        can be dispatched."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             if withheld is not None:
                 self.dispatch(events.ReplicationRequested(withheld))
+            begun()
             self._client.hand_over(self._from_client, self._client_ended, self._client_writable)
             self._server.hand_over(self._from_server, self._server_ended, self._server_writable)
             await self._closing.wait()

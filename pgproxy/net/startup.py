@@ -45,6 +45,26 @@ class Access:
     owners: dict[str, str] = field(default_factory=dict)
     default_owner: str | None = None
 
+    def objection(self, started: Started) -> str | None:
+        """Why a session that has begun could not begin any more as it did; None when it could. (A changed password is
+        none, as for the server.) Its owner counts: whoever owns the agent now must not decide its requests."""
+        if self.authenticator is None:
+            owner = self.owners.get(started.agent, self.default_owner)
+            if started.owner is not None and owner != started.owner:
+                return "the agent's owner has changed"
+            return None
+        account = self.accounts.get(started.agent)
+        greeting = started.greeting
+        if account is None:
+            return "the agent is no longer configured"
+        if account.owner != started.owner:
+            return "the agent's owner has changed"
+        if account.upstream_user != started.db_user:
+            return "the agent's login at the server has changed"
+        if account.databases and (greeting.database not in account.databases or greeting.replication is not None):
+            return "the agent may no longer connect to this database"
+        return None
+
 
 @dataclass(slots=True)
 class Started:

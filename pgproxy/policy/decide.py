@@ -32,6 +32,16 @@ class Policy:
     replication: Replication = Replication.DENY
 
 
+class PolicyInForce:
+    """The policy of now: replaced as a whole, and taken up by each session between two statements."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.current = policy
+
+    def replace(self, policy: Policy) -> None:
+        self.current = policy
+
+
 def is_privileged(classification: Classification) -> bool:
     """Privileged by class, whatever the classifier's own flag says: the stricter of the two counts."""
     return classification.privileged or any(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from classifier.model import Classification, Environment
 from pgproxy.errors import ProxyError
-from pgproxy.policy import Facts, Identity, Policy
+from pgproxy.policy import Facts, Identity, Policy, PolicyInForce
 from pgproxy.protocol import frontend, tags
 from pgproxy.session.annotations import told
 from pgproxy.session.budget import Meters
@@ -52,7 +52,7 @@ class Context:
 
     identity: Identity
     requester: Requester
-    policy: Policy
+    policy: Policy  # of the statement under judgement: one, from its beginning to its record
     settings: Settings
     lookup: Lookup
     nonce: str
@@ -63,8 +63,10 @@ class Context:
     server_pid: int | None = None
     hourly: HourlyUse = field(default_factory=HourlyUse)
     replication: str | None = None  # `true` or `database`, as the server was asked for it
+    policies: PolicyInForce | None = None  # where a newer one is found
     admission: Unit | None = None  # what let a replication connection begin
     fatal: ProxyError | None = None  # ends the session, in place of an answer
+    draining: str | None = None  # why the session is to end at the next opportunity
     now: float = 0.0
     state: GateState = GateState.OPEN
     effects: list[Effect] = field(default_factory=list)
@@ -144,6 +146,11 @@ class Context:
 
     def emit(self, effect: Effect) -> None:
         self.effects.append(effect)
+
+    def take_up_policy(self) -> None:
+        """No statement is under judgement: the next is judged by the policy of now."""
+        if self.policies is not None:
+            self.policy = self.policies.current
 
     def settle(self) -> bool:
         """Whether every reply is in; if not, ask the server for them and wait."""

@@ -59,6 +59,15 @@ class EndRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """The session is to end as soon as that costs nobody anything: at once outside a transaction, and where it waits
+    for a human (who could answer for longer than anybody waits here), else when its transaction ends; `reason` is
+    for the client. `EndRequested` follows when that takes too long."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Analysed:
     """The answer to `effects.Analyse`."""
 
@@ -114,6 +123,7 @@ Event = (
     | ServerClosed
     | CancelRequested
     | EndRequested
+    | DrainRequested
     | Analysed
     | Recorded
     | ApprovalOpened

@@ -92,6 +92,7 @@ class Gate:
                 self._clear()
                 return
             before = len(self._inbox)
+            c.take_up_policy()
             _, first = self._inbox[0]
             fate = first.fate if isinstance(first, Large) else None
             self._step()

@@ -13,8 +13,9 @@ the ReadyForQuery is the server's own.
 
 from __future__ import annotations
 
+from pgproxy import policy
 from pgproxy.errors import ProxyError, StoreDown
-from pgproxy.policy import Budget
+from pgproxy.policy import Budget, Deny, Park
 from pgproxy.protocol import backend, frontend, tags
 from pgproxy.session import asking, budget, effects, evidence, refusals
 from pgproxy.session.budget import Allowance
@@ -109,9 +110,28 @@ class Holding:
         if resolved.status != "approved":
             self.end(*asking.not_approved(resolved, _NOT_SENT))
             return
+        problem = self._judged_again(allowance, self._budget)
+        if problem is not None:
+            c.emit(effects.WithdrawApproval(resolved.id, problem[1].message.removeprefix("pgproxy: ")))
+            self.end(*problem)
+            return
         self._row_cap = resolved.row_cap
         c.emit(effects.ClaimApproval(resolved.id, self._binding, evidence.digest(allowance.unit.sql)))
         c.state = GateState.HELD_CLAIMING
+
+    def _judged_again(self, allowance: Allowance, reached: Budget) -> tuple[str, ProxyError] | None:
+        """The policy as it is now may deny the statement, or ask for more: rules may have been reloaded."""
+        c, unit = self._, allowance.unit
+        c.take_up_policy()
+        facts = c.facts(asking.requester_of(c, unit), unit.rows_estimate)
+        decision = policy.decide(allowance.run.classification, c.identity, c.policy, facts)
+        if isinstance(decision, Deny):
+            return "denied", asking.denied_by_policy(decision)
+        parks = [decision] if isinstance(decision, Park) else [b.park for b in decision.budgets if b.per is reached.per]
+        for park in parks:
+            if asking.asks_for_more(park, reached.park):
+                return "withdrawn", asking.policy_changed(park)
+        return None
 
     def claimed(self, ok: bool | None) -> list[Item]:
         """What may go on now."""

@@ -11,8 +11,8 @@ from dataclasses import replace
 from classifier.catalog import changes_catalog
 from classifier.model import ActionClass, Classification, Environment
 from pgproxy import policy
-from pgproxy.errors import AuditFull, Cancelled, FeatureNotSupported, ProxyError, StoreDown, TooLarge
-from pgproxy.policy import Decision, Deny, Forward, Mode, Park
+from pgproxy.errors import AuditFull, Cancelled, FeatureNotSupported, ProxyError, ShuttingDown, StoreDown, TooLarge
+from pgproxy.policy import Decision, Deny, Forward, Mode, Park, Policy
 from pgproxy.protocol import frontend, tags
 from pgproxy.session import asking, effects, evidence, refusals, replication
 from pgproxy.session.annotations import said_by_comment, said_by_set
@@ -186,11 +186,11 @@ class Judgement:
             case Park() as park:
                 self._park(unit, park)
 
-    def _decision(self, unit: Unit) -> Decision:
+    def _decision(self, unit: Unit, by: Policy | None = None) -> Decision:
         c = self._
         assert unit.classification is not None
         facts = c.facts(asking.requester_of(c, unit), unit.rows_estimate)
-        return policy.decide(unit.classification, c.identity, c.policy, facts)
+        return policy.decide(unit.classification, c.identity, by or c.policy, facts)
 
     def foresee(self, sql: bytes, classification: Classification) -> Decision:
         """For a Parse, whose Bind decides. What hangs on a fact that is not known yet is not denied here."""
@@ -251,6 +251,10 @@ class Judgement:
             self._record(unit)
             return
         if c.client_gone:
+            self._abandon(unit)
+            return
+        if c.draining is not None:
+            c.fatal = ShuttingDown(c.draining)  # nobody is asked any more
             self._abandon(unit)
             return
         unit.park, unit.waits = park, c.wait
@@ -327,15 +331,14 @@ class Judgement:
         another."""
         c = self._
         assert unit.park is not None and unit.policy is not None
+        c.take_up_policy()
         if unit.modified is not None and self._asks_planner(unit):
             return
         decision = self._decision(unit)
         # (For another text, approvals asked what the policy in force then said of it.)
         reference: Decision = unit.park
         if unit.modified is not None:
-            before, c.policy = c.policy, unit.policy
-            reference = self._decision(unit)
-            c.policy = before
+            reference = self._decision(unit, unit.policy)
         unit.policy, unit.decision = c.policy, "approved"
         if isinstance(decision, Deny):
             unit.rule = decision.rule
@@ -475,6 +478,7 @@ class Judgement:
         elif unit.refusal is not None or unit.server_refuses:
             self._refuse(unit)
         elif approved and unit.approval_id is not None:
+            c.take_up_policy()
             if unit.policy is not c.policy:
                 self._judge_again(unit)  # reloaded while the record was made
                 return

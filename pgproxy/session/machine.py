@@ -27,6 +27,7 @@ from pgproxy.session.events import (
     CancelRequested,
     ClaimAnswered,
     ClientClosed,
+    DrainRequested,
     EndRequested,
     Estimated,
     Event,
@@ -53,6 +54,7 @@ _BACKEND_MESSAGE_BYTES = 64 << 20
 _MAX_OPEN_OUTCOMES = 10_000
 
 _WAITS_FOR_HUMAN = HELD | {GateState.OPENING, GateState.PARKED, GateState.CLAIMING}
+_ASKED = frozenset({GateState.OPENING, GateState.PARKED, GateState.HELD_OPENING, GateState.HELD_PARKED})
 _CUT = HELD | {GateState.STOPPING}
 _ROWS = (tags.DATA_ROW, tags.COPY_DATA)
 
@@ -107,6 +109,12 @@ class Session:
         )
 
     @property
+    def is_at_rest(self) -> bool:
+        """Idle, and nothing would be undone by its end."""
+        replies = self._.replies
+        return self.is_idle and replies.transaction_status == tags.IDLE and not replies.batch_open
+
+    @property
     def transaction_status(self) -> str:
         return chr(self._.replies.transaction_status)
 
@@ -135,6 +143,8 @@ class Session:
             raise AssertionError(f"{type(event).__name__} cannot happen while {self._.state.name}")
         if name != "ignore":
             getattr(self, name)(event)
+        if self._.draining is not None:
+            self._drain()
         produced, self._.effects = self._.effects, []
         return produced
 
@@ -408,7 +418,25 @@ class Session:
             c.emit(effects.CancelServer())
 
     def on_end_requested(self, event: EndRequested) -> None:
+        if not self._.replies.settled:
+            self._.emit(effects.CancelServer())  # or it would finish for nobody what the client takes for ended
         self._fail(event.error or ShuttingDown(event.reason))
+
+    def on_drain_requested(self, event: DrainRequested) -> None:
+        self._.draining = event.reason
+
+    def _drain(self) -> None:
+        """Ends a session that is to end, if now is the time."""
+        c = self._
+        assert c.draining is not None
+        if c.state in (GateState.CLOSED, GateState.LEAVING):
+            return
+        if c.fatal is not None:
+            self._advance()
+            return
+        streams = c.replication is not None and c.replies.copying is not None  # which has no end of its own
+        if c.state in _ASKED or self.is_at_rest or streams:
+            self._fail(ShuttingDown(c.draining))
 
     # answers to effects
 
@@ -620,7 +648,7 @@ class Session:
             )
         )
         self._goodbye()
-        self._close(None)
+        self._close(error.sqlstate)
 
     def _goodbye(self) -> None:
         """Terminate, unless it would land in the middle of a message: then the server sees the connection end there, as

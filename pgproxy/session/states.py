@@ -41,6 +41,7 @@ _ALWAYS: dict[type, str] = {
     events.ServerClosed: "on_server_closed",
     events.CancelRequested: "on_cancel_requested",
     events.EndRequested: "on_end_requested",
+    events.DrainRequested: "on_drain_requested",
 }
 
 # An approval that answers after its session has ended must not stay behind, nor may it run anything.
@@ -111,6 +112,7 @@ TABLE: Mapping[GateState, Mapping[type, str]] = MappingProxyType(
         GateState.LEAVING: {
             **_ALWAYS,
             events.FrontendData: "ignore",
+            events.DrainRequested: "ignore",
             events.ApprovalResolved: "ignore",
         },
         GateState.CLOSED: {**dict.fromkeys(_ALWAYS, "ignore"), **_LATE},

@@ -27,6 +27,21 @@ class FakeReadiness:
         return self.problems
 
 
+class FakeReloader:
+    def __init__(self) -> None:
+        self.asked_by: list[str] = []
+        self.problems: list[str] = []
+
+    async def reload(self, by: str) -> dict[str, Any]:
+        self.asked_by.append(by)
+        return {
+            "reloaded": not self.problems,
+            "changed": ["limits.parked"],
+            "needs_restart": [],
+            "problems": self.problems,
+        }
+
+
 class FakeServices:
     """Classifier, audit reader and metrics; remembers what it was asked."""
 
@@ -36,6 +51,7 @@ class FakeServices:
         self.refuse: str | None = None
         self.sessions = FakeSessions()
         self.readiness = FakeReadiness()
+        self.reloader = FakeReloader()
 
     async def classify(self, sql: str) -> dict[str, Any]:
         if self.refuse is not None:

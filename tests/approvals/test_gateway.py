@@ -43,16 +43,15 @@ async def test_a_denial_tells_who_and_why(store: Store) -> None:
     assert not await store.gateway.claim(opened.id, "b1")
 
 
-async def test_wait_wakes_well_before_its_own_next_look(store: Store) -> None:
+async def test_wait_wakes_well_before_its_own_next_look(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("approvals.gateway.REREAD_S", 3600.0)
     opened = await store.gateway.open(request())
-    loop = asyncio.get_running_loop()
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(store.gateway.wait(opened.id))
         await asyncio.sleep(0.2)
-        began = loop.time()
+        assert not waiting.done()
         await decide(store.pool, opened.id, reviewer(BOB), "approve")
         await waiting
-    assert loop.time() - began < 1.0
 
 
 async def test_wait_survives_the_loss_of_the_listen_connection(store: Store) -> None:
@@ -63,7 +62,7 @@ async def test_wait_survives_the_loss_of_the_listen_connection(store: Store) -> 
         pid = store.wakeups.backend_pid
         assert await store.pool.fetchval("SELECT pg_terminate_backend($1)", pid)
         await decide(store.pool, opened.id, reviewer(BOB), "approve")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert (await waiting).status == "approved"
     await store.wakeups.connected()
     assert store.wakeups.backend_pid != pid
@@ -76,7 +75,7 @@ async def test_wait_works_without_any_notification(store: Store) -> None:
         waiting = tasks.create_task(deaf.wait(opened.id))
         await asyncio.sleep(0.1)
         await decide(store.pool, opened.id, reviewer(BOB), "approve")
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(60):
             assert (await waiting).status == "approved"
 
 
@@ -94,13 +93,13 @@ async def test_wait_survives_every_connection_of_the_process_being_cut(store: St
         other = await open_pool(store.dsn)
         await decide(other, opened.id, reviewer(BOB), "approve")
         await other.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert (await waiting).status == "approved"
 
 
 async def test_wait_expires_the_request_itself(store: Store) -> None:
     opened = await store.gateway.open(request(timeout_s=0.3))
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         assert (await store.gateway.wait(opened.id)).status == "expired"
     assert await store.statuses(opened.id) == ["pending", "expired"]
 
@@ -176,7 +175,7 @@ async def test_every_call_fails_in_bounded_time_when_the_store_is_gone(store: St
     approval_id = await approved(store)
     gateway = Gateway(store.pool, store.wakeups, "n1", "w1", timeout_s=0.3, patience_s=0.5)
     await store.pool.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(StoreUnavailable):
             await gateway.open(request())
         with pytest.raises(StoreUnavailable):

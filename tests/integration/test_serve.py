@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -120,6 +121,67 @@ def test_two_workers_share_sessions_and_find_each_others_cancel_keys(system: Sys
                 assert "canceling statement due to user request" in psql.communicate(timeout=30)[1]
                 reviewer.status(request["id"], "withdrawn")
                 assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_a_reload_takes_up_what_it_can_and_says_what_it_cannot(system: System, short_directory: Path) -> None:
+    """SIGHUP, and the same over HTTP: mode, reviewers and their open streams, limits; a broken file; the trail."""
+    extra = [{"name": "carol@example.com", "token": "c" * 30, "roles": ["admin", "reviewer"]}]
+    bob = {"name": "bob@example.com", "token": TOKEN}
+    with serving(short_directory, system, reviewers=[bob, *extra]) as (dsn, reviewer):
+        config, out = short_directory / "pgproxy.yaml", short_directory / "out"
+        document = yaml.safe_load(config.read_text())
+        carol = httpx.Client(
+            base_url=reviewer.api.base_url, headers={"Authorization": f"Bearer {'c' * 30}"}, timeout=60
+        )
+
+        def reload(**changes: Any) -> httpx.Response:
+            config.write_text(yaml.safe_dump({**document, **changes}))
+            return carol.post("/v1/reload")
+
+        with carol, psycopg.connect(dsn, autocommit=True) as live:
+            assert live.execute("select 1").fetchone() == (1,)
+            answer = reload(workers=3, limits={"approval_timeout_s": 1})
+            assert answer.json() == {
+                "reloaded": True,
+                "changed": ["limits.approval_timeout_s"],
+                "needs_restart": ["workers"],
+                "problems": [],
+            }  # fmt: skip
+            with pytest.raises(psycopg.errors.QueryCanceled, match="expired"):
+                live.execute("create role never_made")
+            broken = reload(limits={"parcked": 1})
+            assert broken.status_code == 409 and "limits.parcked: unknown key" in broken.json()["problems"][0]
+            assert "pgproxy.yaml:" in broken.json()["problems"][0] and "limits.parcked: unknown key" in out.read_text()
+            assert reviewer.api.post("/v1/reload").status_code == 403
+            with carol.stream("GET", "/v1/approvals/events") as stream:
+                lines = stream.iter_lines()
+                assert next(lines) == "retry: 2000"
+                config.write_text(yaml.safe_dump({**document, "reviewers": [bob], "mode": "observe"}))
+                os.kill(serving_pid(config), signal.SIGHUP)
+                assert not [line for line in lines if line.startswith("event")]  # it ends
+            assert carol.get("/v1/approvals").status_code == 401
+            eventually(lambda: "configuration reloaded by=SIGHUP" in out.read_text(), "it is reloaded")
+            live.execute("create role made_in_observe")
+            live.execute("drop role made_in_observe")
+
+        def entries() -> list[dict[str, Any]] | None:
+            found = [e for e in reviewer.audit(limit=200) if e["kind"] == "config"]
+            return found[::-1] if len(found) == 4 else None
+
+        found = eventually(entries, "the trail has the start and each reload")
+        assert [(e["event"], e["detail"]["by"]) for e in found] == [
+            ("start", "the operator"),
+            ("reload", "carol@example.com"),
+            ("reload_refused", "carol@example.com"),
+            ("reload", "SIGHUP"),
+        ]
+        assert found[3]["detail"]["changed"] == ["mode", "reviewers[carol@example.com]", "limits.approval_timeout_s"]
+        assert TOKEN not in str(found)
+
+
+def serving_pid(config: Path) -> int:
+    """The process that was started with this configuration."""
+    return int(subprocess.run(["pgrep", "-f", str(config)], capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,15 @@ import pytest
 import pgproxy.analysis
 from classifier import Environment, classify
 from pgproxy.analysis.codec import (
+    HEADER,
+    ITEMS,
     PIECE,
-    STATEMENTS,
     Answer,
     decode_answer,
     decode_question,
     encode_answer,
     encode_question,
+    frame,
 )
 from pgproxy.analysis.deep import run_deep
 from pgproxy.analysis.process import read_frames
@@ -31,13 +33,46 @@ def test_answers() -> None:
             assert decode_answer(encode_answer(answer, kept)) == (answer, kept)
 
 
-def test_long_answers_are_read_in_parts() -> None:
-    answer = classify("select 1;" * (2 * STATEMENTS + 1))
+def parts(sql: str) -> list[bytes]:
+    """The parts of its answer behind the first."""
+    rest, found = encode_answer(classify(sql), None), []
+    while rest:
+        (length,) = HEADER.unpack_from(rest)
+        found.append(rest[HEADER.size : HEADER.size + length])
+        rest = rest[HEADER.size + length :]
+    return found[1:]
+
+
+LONG = {
+    "statements": "select 1;" * (3 * ITEMS),
+    "relations": "select 1 from " + ",".join(f"t{n}" for n in range(3 * ITEMS)),
+    "actions": "drop table " + ",".join(f"t{n}" for n in range(3 * ITEMS)),
+    "prepared": "prepare p as delete from t using " + ",".join(f"t{n}" for n in range(3 * ITEMS)) + "; select 2",
+}
+
+
+@pytest.mark.parametrize("sql", LONG.values(), ids=LONG)
+def test_long_answers_are_read_in_parts(sql: str) -> None:
+    """Whatever is long in them: between two parts it is the others' turn."""
+    answer = classify(sql)
     reader = Answer(encode_answer(answer, None))
-    assert [reader.read() for _ in range(3)] == [False, False, True]
+    turns = 1
+    while not reader.read():
+        turns += 1
+    assert turns == len(parts(sql)) >= 3
+    assert all(part.count(b",") < 12 * ITEMS for part in parts(sql))
     assert reader.result() == (answer, None)
-    with pytest.raises(ValueError, match="cut short"):
-        decode_answer(encode_answer(answer, None)[:-1])
+    for cut in (1, 2000):
+        with pytest.raises(ValueError, match="cut short"):
+            decode_answer(encode_answer(answer, None)[:-cut])
+
+
+def test_steps_that_no_answer_holds_are_refused() -> None:
+    whole = encode_answer(classify("prepare p as select 1"), None)
+    end = frame(b'[["prepared"]]')
+    for more in (end, frame(b'[["begin", {}, 1]]'), frame(b'[["prepares", []]]')):
+        with pytest.raises(ValueError):
+            decode_answer(whole + more)
 
 
 @pytest.mark.parametrize(

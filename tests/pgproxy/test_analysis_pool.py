@@ -21,7 +21,7 @@ LONG = "select '" + "x" * 20_000 + "'"
 
 @pytest.fixture
 async def pool() -> AsyncIterator[AnalyserPool]:
-    pool = AnalyserPool(processes=2, time_limit_s=2.0)
+    pool = AnalyserPool(processes=2, time_limit_s=60.0)
     await pool.start()
     yield pool
     await pool.close()
@@ -111,10 +111,11 @@ async def analysed(pool: AnalyserPool, text: str) -> None:
 
 async def test_slow_texts_do_not_hold_up_ordinary_ones(pool: AnalyserPool) -> None:
     loop = asyncio.get_running_loop()
+    busy = pool._idle[-1]  # whose turn is next
+    os.kill(busy.pid, signal.SIGSTOP)  # before it has the text, or it might be done with it
     slow = [loop.create_task(pool.analyze(f"{LONG}, {n}", HERE)) for n in range(2)]
     await asyncio.sleep(0)
-    (busy,) = [a for a in pool._analysers if a not in pool._idle]
-    os.kill(busy.pid, signal.SIGSTOP)
+    assert [a for a in pool._analysers if a not in pool._idle] == [busy]
     for number in range(20):
         assert (await pool.analyze(f"select b{number} from t", HERE)).classes == ("read",)
     assert not any(task.done() for task in slow)

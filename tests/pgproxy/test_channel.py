@@ -120,8 +120,8 @@ async def test_closing_fails_calls_under_way_and_later_ones(pair: Pair) -> None:
     await pair[1].close()
     with pytest.raises(ChannelError, match="closed"):
         await waiting
-    await asyncio.wait_for(pair[0].closed, 5)
-    await asyncio.wait_for(pair[0].stopping(), 5)
+    await asyncio.wait_for(pair[0].closed, 60)
+    await asyncio.wait_for(pair[0].stopping(), 60)
     with pytest.raises(ChannelError, match="closed"):
         await pair[0].call("peer", "never")
 
@@ -131,7 +131,7 @@ async def test_nonsense_on_the_line_closes_it(caplog: pytest.LogCaptureFixture) 
     channel = await open_channel(one, "one")
     with other:
         other.sendall(b"}{\n")
-        await asyncio.wait_for(channel.closed, 5)
+        await asyncio.wait_for(channel.closed, 60)
     assert "the channel of one is broken" in caplog.text
 
 
@@ -236,7 +236,7 @@ async def start_child() -> tuple[asyncio.subprocess.Process, Channel, list[Any]]
     channel.route(route)
     await greet(channel, Hello("{}", "worker", 3, "i", "n", {"key": "x"}))
     assert child.stdout is not None
-    line = json.loads(await asyncio.wait_for(child.stdout.readline(), 20))
+    line = json.loads(await asyncio.wait_for(child.stdout.readline(), 60))
     assert line == ["worker", 3, {"key": "x"}, "worker 3", False]
     return child, channel, told
 
@@ -245,7 +245,7 @@ async def test_child_ends_when_its_supervisor_is_gone() -> None:
     child, channel, _ = await start_child()
     await channel.close()
     assert child.stdout is not None
-    assert b"stopping" in await asyncio.wait_for(child.stdout.read(), 20)
+    assert b"stopping" in await asyncio.wait_for(child.stdout.read(), 60)
     assert await child.wait() == 0
 
 
@@ -254,7 +254,7 @@ async def test_child_stops_on_sigterm_not_on_ctrl_c() -> None:
     assert told == [("supervisor", "ready", {"listen": "here"})]
     child.send_signal(signal.SIGINT)
     child.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(child.wait(), 20) == 0
+    assert await asyncio.wait_for(child.wait(), 60) == 0
     await channel.close()
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,16 @@ import pytest
 from pgproxy.channel import ChannelError
 from pgproxy.supervisor import Child, Supervisor, SupervisorError, Timing
 
-QUICK = Timing(start_s=20, backoff_first_s=0.02, backoff_last_s=0.2, orphan_s=0.2, control_stop_s=5, on_exit_s=2)
+QUICK = Timing(
+    start_s=20,
+    backoff_first_s=0.02,
+    backoff_last_s=0.2,
+    orphan_s=0.2,
+    control_stop_s=5,
+    on_exit_s=2,
+    worker_stop_s=0.2,
+    hurry_s=0.5,
+)
 
 CHILD = """
 import asyncio, os, signal, sys
@@ -28,11 +38,16 @@ async def main():
     async def who(_): return [hello.role, hello.index, hello.instance, hello.settings, hello.node, os.getpid()]
     async def crash(_): os._exit(7)
     async def reload(_): print("reload", hello.role, flush=True)
+    async def stale(_): raise ValueError
+    if how == "stale" and hello.role == "worker": reload = stale; reload.__name__ = "reload"
     for one in (who, crash, reload): channel.handle(one.__name__, one)
     if how == "fail" and hello.role == "worker" and hello.index == 1: sys.exit(3)
     if how == "hang" and hello.role == "worker": await asyncio.sleep(60)
     await channel.ready(index=hello.index)
     await channel.stopping()
+    if how == "draining" and hello.role == "worker":
+        await channel.hurrying()
+        print("hurried", flush=True)
     if how == "stubborn" and hello.role == "worker": await asyncio.sleep(60)
 asyncio.run(main())
 """
@@ -70,12 +85,12 @@ async def start(exits: Exits) -> AsyncIterator[Start]:
 
     yield start
     for supervisor in running:
-        supervisor._hurry.set()
+        supervisor._kill.set()
         await supervisor.stop()
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 (other processes set no event)
             await asyncio.sleep(0.01)
 
@@ -135,7 +150,7 @@ async def test_successor_does_not_start_before_the_dead_ones_affairs_are_settled
     before = child(supervisor, "worker")
     assert before is not None
     os.kill(before.pid, signal.SIGKILL)
-    await asyncio.wait_for(asked.wait(), 20)
+    await asyncio.wait_for(asked.wait(), 60)
     assert child(supervisor, "worker") is None
     with pytest.raises(ChannelError, match="worker:0 is not running"):
         await supervisor.router.call("worker:0", "who")
@@ -176,21 +191,26 @@ async def test_settling_is_bounded(start: Start) -> None:
     await until(lambda: (now := child(supervisor, "worker")) is not None and now.ready.done())
 
 
-async def test_crashing_again_and_again_waits_longer_each_time(start: Start, exits: Exits) -> None:
-    supervisor = await start(workers=1)
-    loop = asyncio.get_running_loop()
+async def test_crashing_again_and_again_waits_longer_each_time(start: Start) -> None:
+    died_at: list[float] = []
+
+    async def on_exit(_: Child) -> None:
+        died_at.append(time.monotonic())
+
+    supervisor = await start(workers=1, on_exit=on_exit)
     pauses = []
     for _ in range(4):
         before = child(supervisor, "worker")
         assert before is not None
         with pytest.raises(ChannelError):
             await supervisor.router.call("worker:0", "crash")
-        await until(lambda: len(exits) == len(pauses) + 1)
-        died_at = loop.time()
-        await until(lambda: child(supervisor, "worker") is not None)
-        pauses.append(loop.time() - died_at)
+        await until(lambda: len(died_at) == len(pauses) + 1)
         await until(lambda: (now := child(supervisor, "worker")) is not None and now.ready.done())
-    assert pauses[3] >= 0.15  # 0.02, 0.04, 0.08, 0.16
+        after = child(supervisor, "worker")
+        assert after is not None
+        pauses.append(after.started_at - died_at[-1])
+    for pause, least in zip(pauses, (0.02, 0.04, 0.08, 0.16), strict=True):
+        assert pause >= least
 
 
 async def test_process_that_closes_its_channel_is_killed_and_replaced(start: Start, exits: Exits) -> None:
@@ -227,7 +247,7 @@ async def test_process_that_does_not_drain_in_time_is_killed(start: Start, caplo
     supervisor = await start("stubborn", workers=1, drain_timeout_s=0.3)
     one = child(supervisor, "worker")
     assert one is not None
-    await asyncio.wait_for(supervisor.stop(), 10)
+    await asyncio.wait_for(supervisor.stop(), 60)
     assert not is_running(one.pid)
     assert "worker 0 pid=" in caplog.text and "does not stop: killed" in caplog.text
 
@@ -241,12 +261,33 @@ async def test_insisting_cuts_draining_short_but_one_signal_told_twice_does_not(
     await asyncio.sleep(0.4)
     assert not stopping.done()
     supervisor.request_stop()
-    await asyncio.wait_for(stopping, 10)
+    await asyncio.wait_for(stopping, 60)
+
+
+async def test_insisting_reaches_workers_as_a_second_signal(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    supervisor = await start("draining", workers=1, drain_timeout_s=600, timing=replace(QUICK, hurry_s=60))
+    supervisor.request_stop()
+    stopping = asyncio.ensure_future(supervisor.stop())
+    await asyncio.sleep(0.1)
+    assert not stopping.done()
+    supervisor._hurry.set()
+    await asyncio.wait_for(stopping, 60)
+    assert capfd.readouterr().out == "hurried\n"
+
+
+async def test_a_process_that_cannot_reload_is_started_again_with_the_settings_of_now(start: Start) -> None:
+    supervisor = await start("stale", workers=1)
+    before = child(supervisor, "worker")
+    supervisor.settings_wire = '{"settings": 2}'
+    assert await supervisor.reload() == ["worker 0"]
+    await until(lambda: (now := child(supervisor, "worker")) is not None and now is not before and now.ready.done())
+    assert (await supervisor.router.call("worker:0", "who"))[3] == '{"settings": 2}'
+    assert await supervisor.tell("control", "who", None) and not await supervisor.tell("control", "what", None)
 
 
 async def test_reload_reaches_every_process(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
     supervisor = await start()
-    await supervisor.reload()
+    assert await supervisor.reload() == []
     assert sorted(capfd.readouterr().out.split("\n")) == ["", "reload control", "reload worker", "reload worker"]
 
 
@@ -258,8 +299,9 @@ CHILD = {child!r}
 async def on_exit(*_): pass
 async def main():
     supervisor = Supervisor("", workers=1, node="n", on_exit=on_exit, extra=dict(how={how!r}),
-        stop_on_hangup={stop_on_hangup}, command=lambda role, index: [sys.executable, "-c", CHILD])
+        command=lambda role, index: [sys.executable, "-c", CHILD])
     async def on_ready(): print(*(one.pid for one in supervisor.children()), flush=True)
+    supervisor.on_hangup = supervisor.reload if {on_hangup} else None
     await supervisor.run(on_ready)
     print("stopped", flush=True)
 {runner}.run(main())
@@ -267,12 +309,12 @@ async def main():
 
 
 async def run_program(
-    how: str = "", runner: str = "asyncio", stop_on_hangup: bool = False
+    how: str = "", runner: str = "asyncio", on_hangup: bool = True
 ) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader, list[int]]:
-    text = textwrap.dedent(RUN).format(child=CHILD, how=how, runner=runner, stop_on_hangup=stop_on_hangup)
+    text = textwrap.dedent(RUN).format(child=CHILD, how=how, runner=runner, on_hangup=on_hangup)
     program = await asyncio.create_subprocess_exec(sys.executable, "-c", text, stdout=subprocess.PIPE)
     assert program.stdout is not None
-    pids = [int(word) for word in (await asyncio.wait_for(program.stdout.readline(), 20)).split()]
+    pids = [int(word) for word in (await asyncio.wait_for(program.stdout.readline(), 60)).split()]
     assert len(pids) == 2
     return program, program.stdout, pids
 
@@ -282,7 +324,7 @@ async def run_program(
 async def test_run_drains_on_a_signal(runner: str, number: signal.Signals) -> None:
     program, out, pids = await run_program(runner=runner)
     program.send_signal(number)
-    assert await asyncio.wait_for(out.read(), 20) == b"stopped\n"
+    assert await asyncio.wait_for(out.read(), 60) == b"stopped\n"
     assert await program.wait() == 0
     assert not any(is_running(pid) for pid in pids)
 
@@ -290,13 +332,13 @@ async def test_run_drains_on_a_signal(runner: str, number: signal.Signals) -> No
 async def test_hangup_reloads_or_stops() -> None:
     program, out, _ = await run_program()
     program.send_signal(signal.SIGHUP)
-    lines = [await asyncio.wait_for(out.readline(), 20) for _ in range(2)]
+    lines = [await asyncio.wait_for(out.readline(), 60) for _ in range(2)]
     assert sorted(lines) == [b"reload control\n", b"reload worker\n"]
     program.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(program.wait(), 20) == 0
-    program, out, _ = await run_program(stop_on_hangup=True)
+    assert await asyncio.wait_for(program.wait(), 60) == 0
+    program, out, _ = await run_program(on_hangup=False)
     program.send_signal(signal.SIGHUP)
-    assert await asyncio.wait_for(out.read(), 20) == b"stopped\n"
+    assert await asyncio.wait_for(out.read(), 60) == b"stopped\n"
     assert await program.wait() == 0
 
 
@@ -309,12 +351,12 @@ async def test_no_orphans_when_the_supervisor_is_killed(runner: str) -> None:
 
 
 async def test_ctrl_c_before_ready_ends_the_start() -> None:
-    text = textwrap.dedent(RUN).format(child=CHILD, how="hang", runner="asyncio", stop_on_hangup=False)
+    text = textwrap.dedent(RUN).format(child=CHILD, how="hang", runner="asyncio", on_hangup=False)
     text = text.replace("await supervisor.run(on_ready)", "print('begun', flush=True); await supervisor.run(on_ready)")
     program = await asyncio.create_subprocess_exec(sys.executable, "-c", text, stdout=subprocess.PIPE)
     assert program.stdout is not None
     assert await program.stdout.readline() == b"begun\n"
     await asyncio.sleep(0.5)
     program.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(program.stdout.read(), 20) == b"stopped\n"
+    assert await asyncio.wait_for(program.stdout.read(), 60) == b"stopped\n"
     assert await program.wait() == 0

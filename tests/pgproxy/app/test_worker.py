@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from pgproxy.app.worker import ForeignCancels, policy_of
+from pgproxy.app.terms import policy_of
+from pgproxy.app.worker import ForeignCancels
 from pgproxy.channel import Channel, ChannelError
 from pgproxy.config import Settings
 from pgproxy.policy import Replication

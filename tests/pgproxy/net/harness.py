@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+import asyncpg
 
 from classifier.classify import classify
 from classifier.model import Classification, Environment
@@ -18,13 +20,34 @@ from pgproxy.embedded import EmbeddedServer
 from pgproxy.metrics import NullMetrics
 from pgproxy.net.auth import AgentAuthenticator
 from pgproxy.net.errands import Errands
-from pgproxy.net.listener import Listener, ListenerOptions
+from pgproxy.net.listener import Listener, ListenerOptions, Terms
 from pgproxy.net.ports import Parking, Services
 from pgproxy.net.startup import Access, AgentAccount
 from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode, Policy, Replication
 from pgproxy.protocol import backend, frontend, startup, tags
 from pgproxy.session.ports import ApprovalRequest, OpenedApproval, ResolvedApproval
+
+PATIENCE_S = 60.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what must happen, however slow the machine."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - others set no event
+            await asyncio.sleep(0.01)
+
+
+async def until_asleep(server: EmbeddedServer, pid: int) -> None:
+    """The server has come to this session's pg_sleep."""
+    admin = await asyncpg.connect(host=str(server.socket_dir), port=server.port, user="postgres", database="postgres")
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            look = "select wait_event from pg_stat_activity where pid = $1"
+            while await admin.fetchval(look, pid) != "PgSleep":  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.01)
+    finally:
+        await admin.close()
 
 
 class Analyzer:
@@ -54,6 +77,8 @@ class Store:
     requests: dict[str, ApprovalRequest] = field(default_factory=dict)
     status: dict[str, str] = field(default_factory=dict)
     answers: dict[str, asyncio.Future[ResolvedApproval]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     slow: asyncio.Event | None = None  # `open` answers once this is set
 
@@ -78,11 +103,11 @@ class Store:
     async def withdraw(self, approval_id: str, reason: str) -> bool:
         ok = self.status[approval_id] in ("pending", "approved")
         if ok:
-            self.status[approval_id] = "withdrawn"
+            self.status[approval_id], self.reasons[approval_id] = "withdrawn", reason
         return ok
 
     async def finish(self, approval_id: str, status: str, outcome: dict[str, Any]) -> None:
-        self.status[approval_id] = status
+        self.status[approval_id], self.outcomes[approval_id] = status, outcome
 
     async def decide(self, id_: str, status: str) -> None:
         await self.arrived.wait()
@@ -108,7 +133,7 @@ class Client:
     async def until_ready(self) -> list[tuple[int, bytes]]:
         seen = []
         while True:
-            seen.append(await asyncio.wait_for(self.message(), 20))
+            seen.append(await asyncio.wait_for(self.message(), PATIENCE_S))
             if seen[-1][0] == tags.READY_FOR_QUERY:
                 return seen
 
@@ -116,7 +141,7 @@ class Client:
         seen: list[tuple[int, bytes]] = []
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
             while True:
-                seen.append(await asyncio.wait_for(self.message(), 20))
+                seen.append(await asyncio.wait_for(self.message(), PATIENCE_S))
         return seen
 
     async def query(self, sql: bytes) -> list[tuple[int, bytes]]:
@@ -151,6 +176,10 @@ class Proxy:
     services: Services
     store: Store
     trail: Trail
+    terms: Terms
+
+    def sessions(self) -> list[dict[str, Any]]:
+        return [live.describe() for live in self.listener.directory.live()]
 
     async def connect(self) -> Client:
         return Client(*await asyncio.open_connection("127.0.0.1", self.port))
@@ -178,9 +207,7 @@ class Proxy:
 
     async def quiet(self) -> None:
         """Until no session is left."""
-        async with asyncio.timeout(10):
-            while self.listener.sessions():  # noqa: ASYNC110 - a test's patience
-                await asyncio.sleep(0.01)
+        await until(lambda: not self.sessions())
 
 
 def trusting(server: EmbeddedServer) -> Upstream:
@@ -209,13 +236,14 @@ async def proxy(
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     policy = Policy(mode, replication=replication)
-    listener = Listener(services, access, policy, classify, ListenerOptions("http://c", **options), nowhere)
+    terms = Terms(access, policy, ListenerOptions("http://c", **options))
+    listener = Listener(services, terms, classify, nowhere)
     async with asyncio.TaskGroup() as tasks:
         await listener.start(tasks, sock)
         try:
-            yield Proxy(sock.getsockname()[1], listener, services, store, trail)
+            yield Proxy(sock.getsockname()[1], listener, services, store, trail, terms)
         finally:
-            await listener.stop()
+            listener.stop()
             await errands.close(2)
 
 

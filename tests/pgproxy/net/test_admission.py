@@ -14,7 +14,7 @@ from pgproxy.net.auth import AgentAuthenticator
 from pgproxy.net.ports import Parking
 from pgproxy.net.startup import AgentAccount
 from pgproxy.protocol import frontend, startup, tags
-from tests.pgproxy.net.harness import Client, Proxy, errors, proxy, trusting, values
+from tests.pgproxy.net.harness import PATIENCE_S, Client, Proxy, errors, proxy, trusting, values
 
 
 async def test_too_many_sessions(server: EmbeddedServer) -> None:
@@ -65,7 +65,7 @@ async def test_startups_that_never_end_leave_sessions_alone(server: EmbeddedServ
         assert refused["C"] == "53300" and "limits.startups" in refused["H"]
         assert values(await client.query(b"select 7")) == [b"7"]
         await silent[0].close()
-        await asyncio.wait_for(_welcome_again(p), 10)
+        await asyncio.wait_for(_welcome_again(p), PATIENCE_S)
         await silent[1].close()
         await client.close()
 
@@ -108,7 +108,7 @@ async def test_one_byte_at_a_time_is_no_way_around_the_timeout(server: EmbeddedS
                 await asyncio.sleep(0.02)
 
         trickling = asyncio.create_task(trickle())  # noqa: TID251 - ends below
-        assert await asyncio.wait_for(client.reader.read(), 10) == b""
+        assert await asyncio.wait_for(client.reader.read(), PATIENCE_S) == b""
         trickling.cancel()
         await client.close()
 
@@ -151,20 +151,23 @@ async def test_too_many_parked_is_an_error_of_the_statement(
 
 
 async def _idle(client: Client, message: bytes, code: str) -> None:
-    said = await asyncio.wait_for(client.fatal(), 10)
+    said = await asyncio.wait_for(client.fatal(), PATIENCE_S)
     assert (said["C"], said["M"]) == (code, message.decode())
     await client.close()
 
 
 async def test_an_idle_session_is_ended_and_one_that_works_is_not(server: EmbeddedServer) -> None:
     async with proxy(trusting(server), idle_timeout_s=0.3) as p:
-        idle, running, parked, in_transaction = [await p.start() for _ in range(4)]
+        in_transaction = await p.start()
         await in_transaction.query(b"begin")
+        parked = await p.start()
         parked.send(frontend.query(b"create table never (a int)"))
+        running = await p.start()
         running.send(frontend.query(b"select pg_sleep(1.5)"))
+        idle = await p.start()
         await _idle(idle, b"terminating connection due to idle-session timeout", "57P05")
         assert not errors(await running.until_ready())
-        assert {s["state"] for s in p.listener.sessions()} >= {"parked"}
+        assert {s["state"] for s in p.sessions()} >= {"parked"}
         assert values(await in_transaction.query(b"select 7")) == [b"7"]
         for client in (running, parked, in_transaction):
             await client.close()

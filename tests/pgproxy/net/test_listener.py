@@ -15,7 +15,7 @@ from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode
 from pgproxy.protocol import backend, frontend, startup, tags
 from pgproxy.protocol.body import message
-from tests.pgproxy.net.harness import Client, errors, proxy, trusting, values
+from tests.pgproxy.net.harness import PATIENCE_S, Client, errors, proxy, trusting, until, until_asleep, values
 
 SYNC = frontend.SYNC
 
@@ -77,7 +77,7 @@ async def test_what_the_agent_says_is_taken_out_and_kept(server: EmbeddedServer)
         )
         assert values(await client.query(b"show work_mem")) == [b"8MB"]
         assert errors(await client.query(b"show pgproxy.reason"))[0]["C"] == "42704"
-        (session,) = p.listener.sessions()
+        (session,) = p.sessions()
         assert (session["reason"], session["ticket"], session["owner"]) == ("the monthly one", "OPS-12", "alice")
         await client.close()
 
@@ -138,7 +138,7 @@ async def test_an_encoding_from_alter_role_is_refused(server: EmbeddedServer) ->
             await client.close()
             client = await p.start()
             assert client.parameters[b"search_path"] == b"nowhere"
-            (live,) = [v for v in p.listener._sessions.values() if v.started.agent == "agent"]
+            (live,) = [v for v in p.listener.directory.live() if v.started.agent == "agent"]
             assert live.started.settings.environment.search_path == ("nowhere",)
             await client.close()
         finally:
@@ -171,7 +171,7 @@ async def test_a_slow_client_is_dropped(server: EmbeddedServer) -> None:
     async with proxy(trusting(server), startup_timeout_s=0.2) as p:
         client = await p.connect()
         client.send(startup.startup_message([(b"user", b"agent")])[:7])
-        assert await asyncio.wait_for(client.reader.read(), 5) == b""
+        assert await asyncio.wait_for(client.reader.read(), PATIENCE_S) == b""
         await client.close()
 
 
@@ -238,8 +238,8 @@ async def test_cancel_needs_the_key(server: EmbeddedServer, minor: int) -> None:
             assert said == b"" or b"C08P01" in said
             await other.close()
         assert not errors(await client.until_ready())
-        client.send(frontend.query(b"select pg_sleep(30)"))
-        await asyncio.sleep(0.1)
+        client.send(frontend.query(b"select pg_sleep(600)"))
+        await until_asleep(server, pid)
         other = await p.connect()
         other.send(startup.cancel_request(pid, secret))
         await other.reader.read()
@@ -293,9 +293,8 @@ async def test_a_client_that_does_not_read_costs_no_memory(server: EmbeddedServe
     async with proxy(trusting(server)) as p:
         client = await p.start()
         client.send(frontend.query(b"select repeat('x', 10000) from generate_series(1, 50000)"))  # 500 MB
-        await asyncio.sleep(1.0)
-        (live,) = p.listener._sessions.values()
-        assert live.relay._server_paused
+        (live,) = p.listener.directory.live()
+        await until(lambda: live.relay._server_paused)
         assert live.relay._client.transport.get_write_buffer_size() < 4 << 20
         await client.close()
         await p.quiet()
@@ -304,20 +303,20 @@ async def test_a_client_that_does_not_read_costs_no_memory(server: EmbeddedServe
 async def test_a_client_that_only_sends_is_held_back(server: EmbeddedServer) -> None:
     async with proxy(trusting(server)) as p:
         client = await p.start()
-        client.send(frontend.query(b"select pg_sleep(0.7)"))
+        client.send(frontend.query(b"select pg_sleep(600)"))
+        await until_asleep(server, client.key[0])
         client.send(frontend.query(b"drop table none") + frontend.query(b"select 1") * 400_000)
-        await asyncio.sleep(0.5)
-        (live,) = p.listener._sessions.values()
-        assert live.relay._client_paused
+        (live,) = p.listener.directory.live()
+        await until(lambda: live.relay._client_paused)
         assert live.relay._session._gate.inbox_bytes < 60 << 20
-        await client.close()
+        client.writer.transport.abort()
 
 
 async def test_a_server_killed_in_mid_statement(server: EmbeddedServer) -> None:
     async with proxy(trusting(server)) as p:
         victim, killer = await p.start(), await p.start()
-        victim.send(frontend.query(b"select pg_sleep(30)"))
-        await asyncio.sleep(0.1)
+        victim.send(frontend.query(b"select pg_sleep(600)"))
+        await until_asleep(server, victim.key[0])
         killer.send(frontend.query(b"select pg_terminate_backend(%d)" % victim.key[0]))
         await p.store.decide("a1", "approved")
         await killer.until_ready()
@@ -372,7 +371,8 @@ async def test_a_violation_ends_both_sides(server: EmbeddedServer) -> None:
 async def test_an_administrator_ends_a_session(server: EmbeddedServer) -> None:
     async with proxy(trusting(server)) as p:
         client = await p.start()
-        assert p.listener.end(p.listener.sessions()[0]["id"]) and not p.listener.end("none")
+        directory = p.listener.directory
+        assert directory.end(p.sessions()[0]["id"]) and not directory.end("none")
         assert (await client.fatal())["C"] == "57P01"
         await client.close()
 

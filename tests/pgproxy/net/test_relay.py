@@ -74,7 +74,7 @@ async def test_shutting_down_tells_everyone(server: EmbeddedServer) -> None:
         parked.send(DROP)
         await p.store.arrived.wait()
         await parked.message()
-        await p.listener.stop()
+        p.listener.stop()
         assert (await idle.fatal())["C"] == (await parked.fatal())["C"] == "57P01"
         await p.quiet()
         assert p.store.status["a1"] == "withdrawn"

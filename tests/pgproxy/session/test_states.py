@@ -88,6 +88,7 @@ EVENTS: dict[type, Any] = {
     events.ServerClosed: events.ServerClosed(),
     events.CancelRequested: events.CancelRequested(),
     events.EndRequested: events.EndRequested("ended"),
+    events.DrainRequested: events.DrainRequested("drained"),
     events.Analysed: events.Analysed(classify("SELECT 1")),
     events.Recorded: events.Recorded(True),
     events.ApprovalOpened: opened(),
@@ -133,6 +134,11 @@ def test_cell(state: GateState, event: type) -> None:
             assert effects.Close in kinds
             # (COMPARING: approved, and not spent.)
             assert (effects.WithdrawApproval in kinds) == (state in (*PARKED, GateState.COMPARING))
+        case events.DrainRequested:
+            asked = (GateState.OPENING, GateState.PARKED, GateState.HELD_OPENING, GateState.HELD_PARKED)
+            at_once = state in (GateState.OPEN, *asked)
+            assert (play.state is GateState.CLOSED) == (effects.Close in kinds) == at_once
+            assert (effects.WithdrawApproval in kinds) == (state in PARKED)
         case events.ClientClosed if state in (GateState.OPEN, *PARKED, GateState.LEAVING):
             assert play.state is GateState.CLOSED
         case events.ClientClosed | events.FrontendData:
