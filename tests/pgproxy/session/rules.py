@@ -51,5 +51,7 @@ def budgeted(*budgets: Budget, version: str = "test-1", **wanted: Any) -> Ruled:
     return Ruled(version=version, rule=lambda _c, _i, _f: forward, **wanted)
 
 
-def limited(rows: int | None = None, *, per: Per = Per.PORTAL, size: int | None = None, rule: str = "limited") -> Ruled:
-    return budgeted(Budget(rule, per, PARK, rows=rows, bytes=size))
+def limited(
+    rows: int | None = None, *, per: Per = Per.PORTAL, size: int | None = None, rule: str = "limited", **wanted: Any
+) -> Ruled:
+    return budgeted(Budget(rule, per, PARK, rows=rows, bytes=size), **wanted)
