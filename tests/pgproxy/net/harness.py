@@ -91,11 +91,19 @@ class Store:
             await self.slow.wait()
         return OpenedApproval(id_, datetime(2030, 1, 1, tzinfo=UTC))
 
+    async def decided(self, id_: str, status: str, **more: Any) -> None:
+        """The request with this id, once it is here."""
+        await until(lambda: id_ in self.requests)
+        self.status[id_] = status
+        self.answers[id_].set_result(ResolvedApproval(id_, status, "bob", "because", ("bob",), **more))
+
     async def wait(self, approval_id: str) -> ResolvedApproval:
         return await asyncio.shield(self.answers[approval_id])
 
     async def claim(self, approval_id: str, binding: str, sha256: str) -> bool:
-        ok = self.status[approval_id] == "approved" and self.requests[approval_id].binding == binding
+        request = self.requests[approval_id]
+        bound = request.binding if request.wait else request.retry_binding
+        ok = self.status[approval_id] == "approved" and bound == binding
         if ok:
             self.status[approval_id] = "executing"
         return ok
@@ -224,6 +232,7 @@ async def proxy(
     parked: int = 10,
     parked_per_agent: int = 0,
     replication: Replication = Replication.DENY,
+    rules: Policy | None = None,
     **options: Any,
 ) -> AsyncIterator[Proxy]:
     store, trail, errands = Store(), Trail(), Errands()
@@ -235,7 +244,7 @@ async def proxy(
 
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    policy = Policy(mode, replication=replication)
+    policy = rules or Policy(mode, replication=replication)
     terms = Terms(access, policy, ListenerOptions("http://c", **options))
     listener = Listener(services, terms, classify, nowhere)
     async with asyncio.TaskGroup() as tasks:
