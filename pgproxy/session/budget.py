@@ -105,15 +105,16 @@ class Meters:
                 return self._named(unit, run, (), [Meter(_cap_of(unit))], ())
             return Allowance(unit, run, (_cap_of(unit),), ())
         statements = classification.statements
-        names = [s.cursor or "" for s in statements if s.kind == "FetchStmt"]
-        if names:
-            return self._fetch(unit, run, names, alone=len(names) == len(statements))
+        for statement in statements:
+            if statement.kind == "FetchStmt":
+                names = [s.cursor or "" for s in statements if s.kind == "FetchStmt"]
+                return self._fetch(unit, run, names, alone=len(names) == len(statements))
         if not unit.budgets:
             return None
         own, shared = self._planned(unit.budgets)
         if unit.portal and unit.kind is UnitKind.BIND:
-            statement = tuple(b for b in own if b.per is Per.STATEMENT)
-            return self._named(unit, run, statement, [Meter(b) for b in own if b.per is Per.PORTAL], shared)
+            single = tuple(b for b in own if b.per is Per.STATEMENT)
+            return self._named(unit, run, single, [Meter(b) for b in own if b.per is Per.PORTAL], shared)
         return Allowance(unit, run, own, shared)
 
     def _named(

@@ -530,11 +530,9 @@ class Judgement:
         said = said_by_set(text)
         if said is not None:
             c.said(*said)
-        messages = self._modification.closed_names()
-        if unit.modified is not None:
-            messages += self._modification.messages(unit, run)
-        else:
-            messages += unit.messages
+        messages = unit.messages if unit.modified is None else self._modification.messages(unit, run)
+        if self._modification.names:
+            messages = [*self._modification.closed_names(), *messages]
         run.allowance = c.meters.allowance(unit, run, unit.classification)
         for expected in unit.expected:
             if expected.kind in (ReplyKind.QUERY, ReplyKind.BIND, ReplyKind.FUNCTION_CALL):
@@ -549,13 +547,15 @@ class Judgement:
             c.replies.sent(expected)
         if unit.kind in (UnitKind.QUERY, UnitKind.FUNCTION_CALL):
             c.segment += 1
-        if unit.stood_for or any(s.prepares is not None for s in unit.classification.statements):
+        if unit.stood_for:
             run.sql = sql
-        if any(s.cursor is not None for s in unit.classification.statements):
-            run.cursors = unit
-        if unit.kind is UnitKind.BIND and unit.stood_for:
-            run.stood_for, run.environment = dict(unit.stood_for), self._reading_environment()
+            if unit.kind is UnitKind.BIND:
+                run.stood_for, run.environment = dict(unit.stood_for), self._reading_environment()
         for statement in unit.classification.statements:
+            if statement.prepares is not None:
+                run.sql = sql
+            if statement.cursor is not None:
+                run.cursors = unit
             if unit.portal or statement.kind == "DeclareCursorStmt":
                 c.settings.cursor_over(statement.settings)
         self.guard(run)
@@ -618,6 +618,7 @@ class Judgement:
             c.fatal = unit.refusal
             self._done()
             return
+        self._modification.dropped(unit, run)
         nonce = c.next_nonce()
         if unit.server_refuses:
             data, expected = refusals.in_failed_transaction(unit, run, nonce)

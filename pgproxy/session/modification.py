@@ -27,7 +27,7 @@ class Modification:
 
     def __init__(self, context: Context) -> None:
         self._ = context
-        self._names: list[tuple[bytes, StatementRun]] = []  # private statements that were bound
+        self.names: list[tuple[bytes, StatementRun]] = []  # private statements, and what they were made for
 
     def begin(self, unit: Unit, resolved: ResolvedApproval) -> ProxyError | None:
         """Puts the new text into the unit, to be classified; or says why it cannot be."""
@@ -117,13 +117,18 @@ class Modification:
         c.emit(effects.ToClient(asking.modified_notice(c, modified.by, evidence.digest(modified.sql))))
         if unit.kind is UnitKind.QUERY:
             return [frontend.query(modified.sql)]
-        self._names.append((modified.name, run))
+        self.names.append((modified.name, run))
         return [frontend.bind_other(unit.messages[-1], modified.name)]
+
+    def dropped(self, unit: Unit, run: StatementRun) -> None:
+        """What was prepared will not be bound."""
+        if unit.modified is not None and unit.modified.name:
+            self.names.append((unit.modified.name, run))
 
     def closed_names(self) -> list[bytes]:
         """Closes of private statements whose portal is over, to go before the next statement."""
-        over = [(name, run) for name, run in self._names if run.finished_at is not None and not run.portal_open]
+        over = [(name, run) for name, run in self.names if run.finished_at is not None and not run.portal_open]
         for entry in over:
-            self._names.remove(entry)
+            self.names.remove(entry)
             self._.replies.sent(Expected(ReplyKind.CLOSE, name=b"S" + entry[0], probe=True))
         return [frontend.close(tags.STATEMENT, name) for name, _ in over]
