@@ -319,7 +319,8 @@ class Gate:
         c = self._
         parsed = frontend.read_parse(message)
         name = self._name(parsed.name)
-        statement = PreparedStatement(parsed.query, parsed.parameter_types)
+        conforming = c.settings.environment.standard_conforming_strings
+        statement = PreparedStatement(parsed.query, parsed.parameter_types, conforming=conforming)
         classification = self._judgement.peek(statement.sql)
         if classification is None:
             return

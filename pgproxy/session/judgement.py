@@ -548,12 +548,12 @@ class Judgement:
         if unit.kind in (UnitKind.QUERY, UnitKind.FUNCTION_CALL):
             c.segment += 1
         if unit.stood_for:
-            run.sql = sql
+            self._keep_text(run, sql)
             if unit.kind is UnitKind.BIND:
                 run.stood_for, run.environment = dict(unit.stood_for), self._reading_environment()
         for statement in unit.classification.statements:
             if statement.prepares is not None:
-                run.sql = sql
+                self._keep_text(run, sql)
             if statement.cursor is not None:
                 run.cursors = unit
             if unit.portal or statement.kind == "DeclareCursorStmt":
@@ -566,6 +566,10 @@ class Judgement:
             messages = [*messages, unit.large.let_pass()]
         c.emit(effects.ToServer(b"".join(messages), unit.received_at if unit.approval_id is None else None))
         self._done()
+
+    def _keep_text(self, run: StatementRun, sql: bytes) -> None:
+        """Whoever is asked about a name it makes, or executes, later needs the text."""
+        run.sql, run.conforming = sql, self._.settings.environment.standard_conforming_strings
 
     def still_means_the_same(self, run: StatementRun) -> bool:
         """Whether what a portal executes by name is what was judged at its Bind: the server looks the names up, and

@@ -558,7 +558,7 @@ class Session:
             else:
                 statements.forget_all()
         if statement.prepares is not None:
-            made = PreparedStatement(run.sql, (), statement.prepared or classification)
+            made = PreparedStatement(run.sql, (), statement.prepared or classification, run.conforming)
             statements.prepared(sql_name(statement.prepares), made, certain=certain)
 
     def _ready(self) -> None:

@@ -85,7 +85,7 @@ class Reading:
         if unit.portal and unit.stood_for and unit.refusal is None and c.policy.mode is Mode.ENFORCE:
             unit.refusal = Denied(
                 "pgproxy: a named portal cannot execute a prepared statement by its name",
-                detail="the name may stand for another statement by the time a FETCH, of whatever text, runs it",
+                detail="the name may stand for another statement by the time a FETCH runs the portal",
                 hint="use the unnamed portal, or bind the prepared statement itself",
             )
         if joined is not None and c.policy.mode is Mode.ENFORCE and _hides_quotes(joined):
@@ -96,8 +96,10 @@ class Reading:
             )
         return joined
 
-    def _classification_of(self, unit: Unit, text: str) -> Classification | None:
+    def _classification_of(self, unit: Unit, text: str, *, conforming: bool = True) -> Classification | None:
         environment = self._.settings.environment
+        if not conforming and environment.standard_conforming_strings:
+            environment = replace(environment, standard_conforming_strings=False)
         found = self._in(unit, text, environment)
         # What a FETCH changes holds for the rest of its string already.
         if found is not None and len(found.statements) > 1 and self._fetches(found) and environment.search_path:
@@ -151,7 +153,7 @@ class Reading:
     def _now(self, unit: Unit, text: str, name: str, prepared: PreparedStatement) -> Classification | None:
         """What a prepared statement means now: the server plans it again after a change of search_path or of an
         object ("PREPARE"). One that SQL made is found again inside the text that made it."""
-        found = self._classification_of(unit, text)
+        found = self._classification_of(unit, text, conforming=prepared.conforming)
         if found is None or prepared.classification is None:
             return found
         made = [

@@ -40,6 +40,7 @@ class StatementRun:
     reported: bool = False
     # of a statement that makes names, kept for whoever is asked about one of them later, or that executes some
     sql: bytes = b""
+    conforming: bool = True  # standard_conforming_strings when it was read
     # What the names that its SQL EXECUTEs were when it was judged. The server looks them up when the portal runs.
     stood_for: dict[bytes, tuple[object, ...]] = field(default_factory=dict)
     environment: Environment | None = None  # in which those were judged

@@ -22,7 +22,7 @@ _HARMLESS = [
 
 
 def privileged(chance: random.Random) -> bytes:
-    return chance.choice(oracle.FORMS).format(chance.randrange(1000)).encode()
+    return chance.choice(oracle.FORMS).format(chance.randrange(20)).encode()
 
 
 def text(chance: random.Random) -> bytes:
@@ -30,7 +30,7 @@ def text(chance: random.Random) -> bytes:
     if kind == 0:
         return privileged(chance)
     if kind == 1:
-        prepared = oracle.PREPARABLE.format(chance.randrange(1000)).encode()
+        prepared = oracle.PREPARABLE.format(chance.randrange(20)).encode()
         return b"prepare %s as %s" % (chance.choice([b"x", b"y"]), prepared)
     if kind == 2:
         return b"; ".join([chance.choice(_HARMLESS), chance.choice([privileged(chance), chance.choice(_HARMLESS)])])

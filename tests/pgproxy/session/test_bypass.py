@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pgproxy.protocol import frontend, tags
+from pgproxy.protocol import backend, frontend, tags
 from pgproxy.session import effects, events
 from pgproxy.session.states import GateState
 from tests.pgproxy.session.playbook import COPY_DONE, Playbook, answers, complete, copy_data, ready, sends, to_server
+from tests.pgproxy.session.stub_classifier import classify
 from tests.pgproxy.session.world import World
 
 DROP = b"DROP t"
@@ -373,3 +374,19 @@ def test_a_prepare_executed_again_where_the_server_skips() -> None:
         frontend.query(b"ROLLBACK"),
         frontend.query(b"EXECUTE x"),
     )
+
+
+def test_a_text_read_with_standard_conforming_strings_off_and_bound_with_it_on() -> None:
+    """The server reads a text when the Parse comes; at its Bind it was judged by the setting of then."""
+    play = Playbook()
+    play >> answers(backend.parameter_status(b"standard_conforming_strings", b"off")) << effects.ToClient
+    play >> sends(batch(frontend.parse(b"x", b"SELECT 1"))) << to_server(frontend.parse(b"x", b"SELECT 1"))
+    play << to_server(frontend.SYNC)
+    play >> answers(b"1\0\0\0\4", backend.parameter_status(b"standard_conforming_strings", b"on"), ready())
+    play << effects.ToClient
+    seen: list[bool] = []
+    play.context.lookup = lambda text, environment: (
+        seen.append(environment.standard_conforming_strings) or classify(text, environment)
+    )
+    play.allowed(frontend.bind(b"", b"x"))
+    assert seen == [False]
