@@ -21,7 +21,7 @@ from typing import Final, Protocol
 from pgproxy.errors import InvalidPassword, ProxyError, UpstreamUnreachable
 from pgproxy.net import scram
 from pgproxy.protocol import tags
-from pgproxy.protocol.backend import authentication, read_authentication, read_negotiate_protocol_version
+from pgproxy.protocol.backend import authentication, read_authentication, read_error, read_negotiate_protocol_version
 from pgproxy.protocol.body import Body
 from pgproxy.protocol.frontend import password as password_message
 from pgproxy.protocol.frontend import read_password, sasl_initial_response, sasl_response
@@ -72,6 +72,7 @@ class UpstreamRefused(ProxyError, sqlstate="08001", severity="FATAL"):
     def __init__(self, response: bytes) -> None:
         super().__init__("the server refused the connection")
         self.response = response
+        self.server_sqlstate = read_error(response).get("C", "")
 
 
 class AgentAuthenticator:
@@ -271,11 +272,11 @@ def _md5_answer(user: str, password: str, salt: bytes) -> bytes:
     return b"md5" + hashlib.md5(inner.encode() + salt, usedforsecurity=False).hexdigest().encode()
 
 
-async def relay_authentication(client: MessageStream, server: MessageStream) -> bool:
+async def relay_authentication(client: MessageStream, server: MessageStream) -> str | None:
     """Passthrough: the server authenticates the client, byte for byte. Only its NegotiateProtocolVersion stays here,
     for it answers what pgproxy asked; the client has had pgproxy's own.
 
-    True when AuthenticationOk was forwarded, with nothing behind it read from either side; False when the
+    None when AuthenticationOk was forwarded, with nothing behind it read from either side; the SQLSTATE when the
     server's ErrorResponse was forwarded, after which it closes.
 
     Raises:
@@ -292,12 +293,12 @@ async def relay_authentication(client: MessageStream, server: MessageStream) -> 
         client.write(message)
         await client.drain()
         if tag == tags.ERROR_RESPONSE:
-            return False
+            return read_error(message).get("C", "")
         if request is None:
             continue
         code = request[0]
         if code == tags.AUTH_OK:
-            return True
+            return None
         if code in _AWAITS_RESPONSE:
             await _relay_response(server, *await client.read_message())
         elif code == tags.AUTH_GSS_CONTINUE:

@@ -173,10 +173,12 @@ class Listener:
         try:
             visit = self._admission.arrive()
             await self._welcome(client, visit)
-        except (ConnectionResetError, TimeoutError, Refused):
-            pass  # nobody to tell, or told already
+        except (ConnectionResetError, TimeoutError):
+            pass  # nobody to tell
+        except Refused as refused:  # told already
+            self._services.metrics.upstream_error(_kind_of(refused.sqlstate))
         except auth.UpstreamRefused as refused:
-            self._services.metrics.upstream_error("refused")
+            self._services.metrics.upstream_error(_kind_of(refused.server_sqlstate))
             client.write(refused.response)
         except ProtocolTooOld as error:
             _log.log(error.log_level, "start-up refused: sqlstate=%s", error.sqlstate)
@@ -291,6 +293,11 @@ class Listener:
 
 async def _done(waited_for: Awaitable[None]) -> None:
     await waited_for
+
+
+def _kind_of(sqlstate: str) -> str:
+    """Of a refusal by the server, for the counter: over who it is, or whatever else (too many connections, …)."""
+    return "auth" if sqlstate.startswith("28") else "refused"
 
 
 def _address(peer: Any) -> str:

@@ -23,6 +23,8 @@ from pgproxy.session.ports import ApprovalRequest, AuditUnavailable, StoreUnavai
 from pgproxy.session.refusals import error_response
 
 _log = logging.getLogger("pgproxy.net")
+# Of the server: idle_in_transaction_session_timeout, transaction_timeout, idle_session_timeout.
+_TIMEOUTS = frozenset({"25P03", "25P04", "57P05"})
 
 
 class Relay:
@@ -116,7 +118,10 @@ class Relay:
 
     def _from_server(self, data: bytes) -> None:
         self._services.metrics.bytes_transferred("server_to_client", len(data))
+        over = self._closing.is_set() or self._session.is_leaving
         self.dispatch(events.BackendData(data))
+        if not over and self._session.server_fatal is not None:
+            self._server_is_gone(f"ended the connection ({self._session.server_fatal})")
 
     def _client_ended(self, lost: bool) -> None:
         if not self._closing.is_set():
@@ -125,9 +130,13 @@ class Relay:
 
     def _server_ended(self, _lost: bool) -> None:
         if not self._closing.is_set() and not self._session.is_leaving:
-            self.ended_because = "the server closed the connection"
-            self._services.metrics.upstream_error("lost")
+            self._server_is_gone("closed the connection")
         self.dispatch(events.ServerClosed())
+
+    def _server_is_gone(self, how: str) -> None:
+        self.ended_because = f"the server {how}"
+        kind = "timeout" if self._session.server_fatal in _TIMEOUTS else "lost"
+        self._services.metrics.upstream_error(kind)
 
     def _client_writable(self, writable: bool) -> None:
         self._client_full = not writable

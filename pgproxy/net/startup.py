@@ -155,8 +155,9 @@ async def _passthrough(
     server = await upstream.connect()
     try:
         server.write(_packet(greeting.raw_user, greeting))
-        if not await auth.relay_authentication(client, server):
-            raise Refused
+        sqlstate = await auth.relay_authentication(client, server)
+        if sqlstate is not None:
+            raise Refused(sqlstate)
         identified(greeting.user)
         owner = access.owners.get(greeting.user, access.default_owner)
         return await _greet(client, server, greeting, greeting.user, owner, greeting.user, access.mode)
@@ -167,6 +168,10 @@ async def _passthrough(
 
 class Refused(Exception):
     """The server refused, and the client already has its words."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__()
+        self.sqlstate = sqlstate
 
 
 def _packet(user: bytes, greeting: Greeting) -> bytes:

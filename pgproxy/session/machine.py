@@ -78,7 +78,7 @@ class Session:
         self._from_server = Framer(BACKEND_PASS_THROUGH, _BACKEND_MESSAGE_BYTES, BACKEND_TYPES)
         self._holding = Holding(context)
         self._owed = 0  # of a row looked at, what is still to come
-        self._said_fatal = False
+        self.server_fatal: str | None = None  # the SQLSTATE of the error with which the server ended the connection
         self._settled_ends = 0
         self._open_outcomes: list[StatementRun] = []
         self._catalog_touched = False
@@ -215,6 +215,9 @@ class Session:
             self._violated(violation)
             return
         self._to_client(out)
+        if self.server_fatal is not None:
+            self._server_is_gone()  # it closes next; nobody is to approve anything meanwhile
+            return
         if careful:
             allowance = c.replies.current_allowance
             if allowance is not None:
@@ -336,6 +339,9 @@ class Session:
             self._violated(violation)
             return
         self._to_client(out)
+        if self.server_fatal is not None:
+            self._server_is_gone()
+            return
         self._after_end()
 
     def _after_end(self) -> None:
@@ -360,7 +366,8 @@ class Session:
             self._.settings.reported(name.decode("utf-8", "replace"), value.decode("utf-8", "replace"))
         elif kind == tags.ERROR_RESPONSE:
             fields = backend.read_error(message)
-            self._said_fatal = fields.get("V", fields.get("S")) in ("FATAL", "PANIC")
+            if fields.get("V", fields.get("S")) in ("FATAL", "PANIC"):
+                self.server_fatal = fields.get("C", "XX000")
 
     def _after_replies(self) -> None:
         """Replies came in: whoever waits for them to be complete may go on."""
@@ -397,12 +404,16 @@ class Session:
             self._leave_held()
 
     def on_server_closed(self, _: ServerClosed) -> None:
+        self._server_is_gone()
+
+    def _server_is_gone(self) -> None:
         c = self._
-        self._withdraw_if_asked("the server's connection ended")
+        how = "closed the connection" if self.server_fatal is None else f"ended the connection ({self.server_fatal})"
+        self._withdraw_if_asked(f"the server {how}")
         if c.state is GateState.LEAVING:
             self._close(None)
             return
-        if not self._said_fatal:
+        if self.server_fatal is None:
             self._tell(
                 error_response(UpstreamLost("pgproxy: the server closed the connection"), self._.settings.told_codec)
             )

@@ -293,3 +293,26 @@ def cancel_once_asleep(system: System, session: psycopg.Connection[Any]) -> None
     asleep = f"select wait_event = 'PgSleep' from pg_stat_activity where pid = {session.info.backend_pid}"
     eventually(lambda: system.direct(asleep) == "t", "the server sleeps")
     session.cancel_safe(timeout=20)
+
+
+def test_sigterm_drains(system: System, short_directory: Path) -> None:
+    """A running statement is finished, an idle session and a parked one are ended; nobody is let in meanwhile."""
+    with serving(short_directory, system) as (dsn, reviewer), psycopg.connect(dsn, autocommit=True) as idle:
+        inside = psycopg.connect(dsn)
+        inside.execute("select 1")
+        waiting = system.start_psql("-c", "create role never_made", dsn=dsn)
+        request = reviewer.pending("never_made")
+        os.kill(serving_pid(short_directory / "pgproxy.yaml"), signal.SIGTERM)
+        assert "terminating connection because pgproxy is shutting down" in waiting.communicate(timeout=60)[1]
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            idle.execute("select 1")
+        assert "Connection refused" in system.run_psql("-c", "select 1", dsn=dsn).stderr
+        ready = reviewer.api.get("/readyz")
+        assert ready.status_code == 503 and "shutting down: no new sessions" in ready.json()["problems"]
+        reviewer.status(request["id"], "withdrawn")
+        assert reviewer.decide(request["id"], "approve").status_code == 409
+        assert inside.execute("select 7").fetchone() == (7,)
+        inside.commit()
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            inside.execute("select 1")
+        inside.close()

@@ -14,7 +14,13 @@ import pytest
 from pgproxy.embedded import EmbeddedServer
 from tests.conftest import FAST
 
-HBA = "local all agent trust\nlocal replication agent trust\nlocal all postgres trust\nlocal all all scram-sha-256\n"
+HBA = """\
+local all barred reject
+local all agent trust
+local replication agent trust
+local all postgres trust
+local all all scram-sha-256
+"""
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,17 @@ class Analyzer:
         return classify(text, environment)
 
 
+class Metrics(NullMetrics):
+    """Remembers the errors of the server's side."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    def upstream_error(self, kind: str) -> None:
+        super().upstream_error(kind)
+        self.errors.append(kind)
+
+
 @dataclass
 class Trail:
     entries: list[dict[str, Any]] = field(default_factory=list)
@@ -189,6 +200,12 @@ class Proxy:
     def sessions(self) -> list[dict[str, Any]]:
         return [live.describe() for live in self.listener.directory.live()]
 
+    @property
+    def counted(self) -> list[str]:
+        metrics = self.services.metrics
+        assert isinstance(metrics, Metrics)
+        return metrics.errors
+
     async def connect(self) -> Client:
         return Client(*await asyncio.open_connection("127.0.0.1", self.port))
 
@@ -236,7 +253,7 @@ async def proxy(
     **options: Any,
 ) -> AsyncIterator[Proxy]:
     store, trail, errands = Store(), Trail(), Errands()
-    services = Services(upstream, store, trail, Analyzer(), NullMetrics(), errands, Parking(parked, parked_per_agent))
+    services = Services(upstream, store, trail, Analyzer(), Metrics(), errands, Parking(parked, parked_per_agent))
     access = Access(mode, authenticator, accounts or {}, {"agent": "alice"})
 
     async def nowhere(_pid: int, _secret: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pgproxy.policy import Mode
-from pgproxy.protocol import frontend, tags
+from pgproxy.protocol import backend, frontend, tags
 from pgproxy.session import effects, events
 from pgproxy.session.context import Limits
 from pgproxy.session.states import GateState
@@ -274,8 +274,8 @@ def test_leaving_in_the_middle_of_a_copy_does_not_wait_for_a_server_that_waits()
 def test_the_servers_own_last_words_are_the_last() -> None:
     play = Playbook()
     fatal = error("57P01", "terminating connection due to administrator command", "FATAL")
-    play.parks(DROP) >> answers(fatal) << to_client(fatal)
-    play >> events.ServerClosed() << effects.WithdrawApproval << effects.Close
+    play.parks(DROP) >> answers(fatal) << to_client(fatal) << effects.WithdrawApproval << effects.Close
+    play >> events.ServerClosed() << None
 
 
 def test_without_last_words_the_client_gets_08006() -> None:
@@ -503,3 +503,52 @@ def test_copy_data_behind_a_parked_statement_waits() -> None:
     play.parks(DROP) >> sends(copy_data(b"x\n")) << None
     play >> resolved("approved") << effects.Record >> events.Recorded(True) << effects.ClaimApproval
     play >> events.ClaimAnswered(True) << to_server(DROP) << to_server(copy_data(b"x\n"))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        backend.parameter_status(b"TimeZone", b"Asia/Tokyo"),
+        backend.notice_response("57P02", "terminating connection because of crash of another server process"),
+        b"A\x00\x00\x00\x11\x00\x00\x00\x07news\x00now\x00",
+    ],
+)  # fmt: skip
+def test_what_the_server_says_of_itself_arrives_while_parked(said: bytes) -> None:
+    play = Playbook().parks(DROP)
+    play >> answers(said) << to_client(said)
+    assert play.state is GateState.PARKED
+
+
+def test_a_fatal_error_while_parked_ends_the_session_before_anybody_can_approve() -> None:
+    play = Playbook().parks(DROP)
+    fatal = error("57P05", "terminating connection due to idle-session timeout", "FATAL")
+    play >> answers(fatal) << to_client(fatal)
+    play << effects.WithdrawApproval("a1", "the server ended the connection (57P05)") << effects.Close
+    assert play.trail[-1]["decision"] == "withdrawn"
+    play >> resolved("approved") << None
+
+
+def test_draining_ends_a_session_when_its_answer_is_in() -> None:
+    play = Playbook()
+    play.allowed(SELECT) >> events.DrainRequested("stopping") << None
+    play >> answers(complete("SELECT 1"), ready(tags.IN_TRANSACTION)) << effects.ToClient << None
+    commit = frontend.query(b"COMMIT")
+    play.allowed(commit) >> answers(complete("COMMIT"), ready()) << effects.ToClient
+    play << effects.ToClient
+    assert isinstance(play.last, effects.ToClient) and fields(play.last.data)["C"] == "57P01"
+    play << to_server(frontend.TERMINATE) << effects.Close
+
+
+def test_an_approval_that_is_being_spent_is_not_cut_short_by_draining() -> None:
+    play = Playbook().parks(DROP) >> resolved("approved") << effects.Record
+    play >> events.DrainRequested("stopping") << None
+    play >> events.Recorded(True) << effects.ClaimApproval >> events.ClaimAnswered(True) << to_server(DROP)
+    play >> answers(complete("DROP TABLE"), ready()) << effects.FinishApproval << effects.ToClient
+    play << effects.ToClient << to_server(frontend.TERMINATE) << effects.Close
+
+
+def test_ending_a_session_cancels_what_the_server_would_go_on_with() -> None:
+    play = Playbook()
+    play.allowed(SELECT) >> events.EndRequested("ended") << effects.CancelServer << effects.ToClient
+    play << to_server(frontend.TERMINATE) << effects.Close
+    assert play.trail[-1]["outcome"]["sqlstate"] == "57P01"

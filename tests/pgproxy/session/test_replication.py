@@ -143,7 +143,7 @@ def test_what_the_client_sends_ahead_waits_unjudged_and_unsent() -> None:
 
 def test_the_server_may_end_a_parked_start_up() -> None:
     play = parked() >> answers(error("57P01", "shutting down", "FATAL")) << effects.ToClient
-    play >> events.ServerClosed() << effects.WithdrawApproval << effects.Close << None
+    play << effects.WithdrawApproval << effects.Close >> events.ServerClosed() << None
 
 
 def test_observe_lets_everything_pass_and_records_it() -> None:
