@@ -70,6 +70,13 @@ class Statement:
     # "relation.column" as far as it can be told; "relation.*" where the catalog does not say which
     columns_read: tuple[str, ...] = ()
     columns_written: tuple[str, ...] = ()
+    # For rules, where nothing that could be reached may be missing (`touched.py`): whether `relations` are all that the
+    # text names; by the catalog the full names of all it reaches, through views and functions too (None: not known);
+    # every name that may be a column's; the relations of which whole rows may be meant (`*`: of all).
+    relations_known: bool = False
+    reaches: tuple[str, ...] | None = None
+    column_names: tuple[str, ...] = ()
+    whole_rows: tuple[str, ...] = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
