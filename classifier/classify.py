@@ -106,6 +106,8 @@ def _classify(sql: str | bytes, environment: Environment, knowledge: Knowledge |
         statement = walk.statement(item.kind)
         if _may_move_names(statements):
             statement = replace(statement, reaches=None)
+        else:
+            statement = replace(statement, search_path=_path(environment))
         statements.append(_with_sqlglot(statement, scan.blanked[item.start : item.end], environment))
         if item.kind not in _CONSTANT_FREE or walk.constants_matter:
             constant_free = False
@@ -155,6 +157,11 @@ def _with_sqlglot(statement: Statement, text: bytes, environment: Environment) -
         columns_read=_columns(reading.reads, environment),
         columns_written=_columns(reading.writes, environment),
     )
+
+
+def _path(environment: Environment) -> tuple[str, ...] | None:
+    path = settled_path(environment.search_path, environment.role)
+    return None if path is None or "$user" in path else path
 
 
 def _may_move_names(before: list[Statement]) -> bool:

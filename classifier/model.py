@@ -77,6 +77,7 @@ class Statement:
     reaches: tuple[str, ...] | None = None
     column_names: tuple[str, ...] = ()
     whole_rows: tuple[str, ...] = ("*",)
+    search_path: tuple[str, ...] | None = None  # where names without a schema are looked for; None: not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pgproxy.policy.expressions import ExpressionError, check
+from pgproxy.policy.expressions import check
+from pgproxy.policy.words import ExpressionError
 
 _NO_CATCH: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 

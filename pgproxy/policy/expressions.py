@@ -9,33 +9,18 @@ take linear time).
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from pgproxy.policy.facts import FACTS, MAX_ITEMS
+from pgproxy.policy.words import RESERVED, ExpressionError, did_you_mean, tokens
 
 MAX_LENGTH: Final = 2_000
 MAX_DEPTH: Final = 30
 MAX_STEPS: Final = 20_000
 _DYN_ITEMS: Final = 4_000  # of 8 KB of JSON
-_TOKEN: Final = re.compile(
-    r"""\s*(?:(?P<double>\d+\.\d+(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+)|(?P<int>\d+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)"""
-    r"""|(?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?P<op>&&|\|\||==|!=|<=|>=|[-+*/%<>!?:.,()\[\]]))"""
-)
-_RESERVED: Final = frozenset(
-    {
-        *("as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package"),
-        *("namespace", "return", "var", "void", "while"),
-    }
-)
 _NUMBERS: Final = ("int", "double")
-
-
-class ExpressionError(ValueError):
-    """An expression that cannot be used; the message says where and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +61,7 @@ class _Reader:
     def __init__(self, text: str, is_regex: Callable[[str], bool]) -> None:
         self._text = text
         self._is_regex = is_regex
-        self._tokens = list(_tokens(text))
+        self._tokens = list(tokens(text))
         self._at = 0
         self._depth = 0
         self._around = 1  # how often a loop's body is evaluated at most
@@ -366,30 +351,7 @@ _FUNCTIONS: Final = (
     *("has", "size", "int", "double", "string", "startsWith", "endsWith", "contains", "matches"),
     *_MACROS,
 )
-_TAKEN: Final = _RESERVED | {"request", "true", "false", "null", "in", "has"}
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What to say of a word that is not known."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, 1)
-    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-
-
-def _tokens(text: str) -> Iterable[tuple[str, str, int]]:
-    position = 0
-    while text[position:].strip():
-        found = _TOKEN.match(text, position)
-        if found is None or found.lastgroup is None:
-            at = position + len(text[position:]) - len(text[position:].lstrip())
-            raise ExpressionError(f"at character {at + 1}: {text[at]!r} is not expected here")
-        word = found[found.lastgroup]
-        start = found.start(found.lastgroup)
-        if found.lastgroup == "name" and word in _RESERVED:
-            raise ExpressionError(f"at character {start + 1}: {word!r} is a reserved word")
-        yield found.lastgroup, word, start
-        position = found.end()
-    yield "end", "", len(text)
+_TAKEN: Final = RESERVED | {"request", "true", "false", "null", "in", "has"}
 
 
 def _fits(one: str, other: str) -> bool:

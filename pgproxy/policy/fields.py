@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
-from pgproxy.policy.expressions import did_you_mean
+from pgproxy.policy.words import did_you_mean
 
 Place = tuple[str | int, ...]
 Finding = tuple[Place, str]

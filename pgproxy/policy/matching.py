@@ -18,7 +18,7 @@ from typing import Any, Final
 from classifier.model import Action, Classification, Risk, Statement
 from pgproxy.policy.decisions import Facts, Identity
 from pgproxy.policy.facts import OF_FACTS, Touches, value_of
-from pgproxy.policy.patterns import ColumnPattern, RelationPattern
+from pgproxy.policy.patterns import ColumnPattern, Path, RelationPattern
 from pgproxy.policy.rules import LOCAL, Match, Outcome, Rule, RuleSet
 
 _RISKS: Final = tuple(Risk)
@@ -148,9 +148,10 @@ class Judged:
     def _touched(self, key: str, match: Match, statement: Statement, needs_all: bool) -> Answer:
         if key == "relations":
             names, is_certain = _relations(statement)
-            return _named(match.relations, names, is_certain, needs_all)
+            return _named(match.relations, names, statement.search_path, is_certain, needs_all)
         if key == "functions":
-            return _named(match.functions, statement.functions, statement.relations_known, needs_all)
+            names, is_certain = statement.functions, statement.relations_known
+            return _named(match.functions, names, None, is_certain, needs_all)
         return self._tags_of(match, statement, needs_all)
 
     def _tags_of(self, match: Match, statement: Statement, needs_all: bool) -> Answer:
@@ -168,8 +169,13 @@ class Judged:
         """Whether it is known which relations the tagged ones among those named are."""
         if statement.reaches is not None:
             return True
+        path = statement.search_path
         patterns = [column.relation for _, columns in self._rules.tags for column in columns]
-        return all(p.surely_matches(name) or not p.may_match(name) for name in statement.relations for p in patterns)
+        return all(
+            p.surely_matches(name, path) or not p.may_match(name, path)
+            for name in statement.relations
+            for p in patterns
+        )
 
     def tags(self, statement: Statement) -> frozenset[str]:
         """The tags a statement may touch, as far as its relations are known."""
@@ -214,13 +220,15 @@ def _relations(statement: Statement) -> tuple[tuple[str, ...], bool]:
     return statement.relations, statement.relations_known
 
 
-def _named(patterns: tuple[RelationPattern, ...], names: Iterable[str], is_certain: bool, needs_all: bool) -> Answer:
+def _named(
+    patterns: tuple[RelationPattern, ...], names: Iterable[str], path: Path, is_certain: bool, needs_all: bool
+) -> Answer:
     may = sure = False
     are_all = True
     for name in names:
-        this_is_sure = any(p.surely_matches(name) for p in patterns)
+        this_is_sure = any(p.surely_matches(name, path) for p in patterns)
         sure = sure or this_is_sure
-        may = may or this_is_sure or any(p.may_match(name) for p in patterns)
+        may = may or this_is_sure or any(p.may_match(name, path) for p in patterns)
         are_all = are_all and this_is_sure
     if not may:
         return NO if is_certain else MAYBE
@@ -235,7 +243,7 @@ def _touches(columns: tuple[ColumnPattern, ...], names: tuple[str, ...], stateme
     whole = statement.whole_rows
     for column in columns:
         for name in names:
-            if column.relation.may_match(name) and (
+            if column.relation.may_match(name, statement.search_path) and (
                 name in whole or "*" in whole or column.has_column(statement.column_names)
             ):
                 return True

@@ -17,6 +17,9 @@ _PART = re.compile(r'(?:"(?:[^"]|"")*"|[^".])+')
 _PIECE = re.compile(r'"((?:[^"]|"")*)"|([^"]+)')
 
 
+Path = tuple[str, ...] | None  # None: not known
+
+
 class PatternError(ValueError):
     """A pattern that cannot be read; the message says why."""
 
@@ -55,19 +58,29 @@ class RelationPattern:
         object.__setattr__(self, "_schema", None if schema == "*" else _compiled(schema))
         object.__setattr__(self, "_name", _compiled(name))
 
-    def may_match(self, name: str) -> bool:
-        """Whether a relation written like this may be meant; without a schema it may be in any."""
+    def may_match(self, name: str, path: Path) -> bool:
+        """Whether a relation written like this may be meant, names without a schema being looked for in `path`."""
         schema, relation = split_name(name)
         if self._name.match(relation) is None:
             return False
-        return schema is None or self._schema is None or self._schema.match(schema) is not None
+        if self._schema is None:
+            return True
+        if schema is not None:
+            return self._schema.match(schema) is not None
+        return path is None or any(self._schema.match(s) is not None for s in (*path, "pg_temp", "pg_catalog"))
 
-    def surely_matches(self, name: str) -> bool:
-        """Whether a relation written like this is meant whichever schema it is in."""
+    def surely_matches(self, name: str, path: Path) -> bool:
+        """Whether a relation written like this is meant wherever in `path` it is found. (A temporary one may hide it,
+        but what may be done to it may be done to that.)"""
         schema, relation = split_name(name)
         if self._name.match(relation) is None:
             return False
-        return self._schema is None or (schema is not None and self._schema.match(schema) is not None)
+        if self._schema is None:
+            return True
+        if schema is not None:
+            return self._schema.match(schema) is not None
+        where = [s for s in path or () if s != "pg_catalog"]
+        return bool(where) and not relation.startswith("pg_") and all(self._schema.match(s) is not None for s in where)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from typing import Any, Final
 from classifier.model import ActionClass, Risk
 from pgproxy.policy.conditions import Condition
 from pgproxy.policy.decisions import Escalation, Per
-from pgproxy.policy.expressions import ExpressionError, did_you_mean
 from pgproxy.policy.fields import Fields, Finding, RulesError
 from pgproxy.policy.hours import Hours
 from pgproxy.policy.patterns import ColumnPattern, Pattern, RelationPattern
 from pgproxy.policy.rules import BUILT_IN_RULE, LOCAL, Limit, Match, Outcome, Rule, RuleSet
+from pgproxy.policy.words import ExpressionError, did_you_mean
 
 CHANNELS: Final = ("api", "console", "terminal", "slack", "teams")
 SAYINGS: Final = ("reason", "ticket", "context")

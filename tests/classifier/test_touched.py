@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -140,6 +141,18 @@ names = st.text(st.sampled_from('ab."'), min_size=1, max_size=6)
 @given(st.none() | names, names)
 def test_splitting_undoes_joining(schema: str | None, name: str) -> None:
     assert split(qualified(schema, name)) == (schema, name)
+
+
+def test_where_names_are_looked_for() -> None:
+    def path(sql: str, **environment: Any) -> tuple[str, ...] | None:
+        return classify(sql, Environment(**environment)).statements[-1].search_path
+
+    assert path("SELECT 1 FROM a") == ("pg_catalog", "public")
+    assert path("SELECT 1 FROM a", search_path=("$user", "public"), role="bob") == ("bob", "public")
+    assert path("SELECT 1 FROM a", search_path=("$user", "public")) is None
+    assert path("SELECT 1 FROM a", search_path=None) is None
+    for before in ("SET search_path = x", "SET ROLE x", "RESET ALL", "DO 'BEGIN END'", "SELECT set_config(a, b, true)"):
+        assert path(f"{before}; SELECT 1 FROM a") is None
 
 
 PLANTED = """

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgproxy.policy import read_rules
 from pgproxy.policy.conditions import Condition
-from pgproxy.policy.expressions import MAX_DEPTH, ExpressionError
+from pgproxy.policy.expressions import MAX_DEPTH
 from pgproxy.policy.facts import FACTS
+from pgproxy.policy.words import ExpressionError
 
 VALUES: dict[str, Any] = {
     "agent": "etl-bot",
@@ -162,3 +167,18 @@ def test_what_is_accepted_the_library_accepts(tokens: list[str]) -> None:
         Condition(" ".join(["request.privileged == (", *tokens, ")"]))
     except ExpressionError as error:
         assert "CEL refuses it" not in str(error)
+
+
+def test_every_fact_stands_in_the_readme_with_its_type() -> None:
+    readme = Path(__file__).parents[3].joinpath("README.md").read_text(encoding="utf-8")
+    table = readme.partition("| `request.` | type | |")[2].partition("\n\n")[0]
+    found = re.findall(r"^\| `(\w+)` \| (\S+) \| (.+?)( ○)? \|$", table, re.MULTILINE)
+    assert [(name, type_, says, not absent) for name, type_, says, absent in found] == [
+        (name, *fact) for name, fact in FACTS.items()
+    ]
+
+
+def test_the_readmes_policy_can_be_used() -> None:
+    readme = Path(__file__).parents[3].joinpath("README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(version: 1\n.*?)```", readme, re.DOTALL)
+    assert [rule.name for rule in read_rules(yaml.safe_load(text)).rules] == ["scratch", "personal data", "reads"]

@@ -42,7 +42,7 @@ from pgproxy.policy.patterns import ColumnPattern, Pattern, PatternError, Relati
 )
 def test_relations(pattern: str, name: str, may: bool, surely: bool) -> None:
     compiled = RelationPattern(pattern)
-    assert (compiled.may_match(name), compiled.surely_matches(name)) == (may, surely)
+    assert (compiled.may_match(name, None), compiled.surely_matches(name, None)) == (may, surely)
 
 
 @pytest.mark.parametrize("pattern", ["", ".", "a.", ".a", "a..b", '"a', 'a"', "a.b.c"])
@@ -53,7 +53,7 @@ def test_what_is_no_relation(pattern: str) -> None:
 
 def test_columns() -> None:
     column = ColumnPattern("public.customers.E*")
-    assert column.relation.surely_matches("public.customers")
+    assert column.relation.surely_matches("public.customers", None)
     assert column.has_column(["id", "email"]) and not column.has_column(["id"])
     with pytest.raises(PatternError, match=r"schema\.relation\.column"):
         ColumnPattern("customers.email")
@@ -72,17 +72,36 @@ def test_a_quoted_pattern_is_the_name_itself(schema: str | None, name: str) -> N
     quoted = ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name) if part is not None)
     written = qualified(schema, name)
     assert split_name(written) == (schema, name)
-    assert RelationPattern(quoted).surely_matches(written)
-    assert not RelationPattern(quoted).may_match(qualified(schema, name + "x"))
+    assert RelationPattern(quoted).surely_matches(written, None)
+    assert not RelationPattern(quoted).may_match(qualified(schema, name + "x"), None)
 
 
-@given(names, names)
-def test_sure_is_no_more_than_perhaps(pattern: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("pattern", "path", "may", "surely"),
+    [
+        ("hr.*", ("public",), False, False),
+        ("public.*", ("pg_catalog", "public"), True, True),
+        ("public.*", ("app", "public"), True, False),
+        ("*.a", ("app", "public"), True, True),
+        ("hr.*", (), False, False),
+        ("pg_temp.*", ("public",), True, False),
+        ("pg_catalog.*", ("public",), True, False),
+    ],
+)
+def test_names_without_a_schema_are_in_the_search_path(
+    pattern: str, path: tuple[str, ...], may: bool, surely: bool
+) -> None:
+    compiled = RelationPattern(pattern)
+    assert (compiled.may_match("a", path), compiled.surely_matches("a", path)) == (may, surely)
+
+
+@given(names, names, st.none() | st.lists(names, max_size=3).map(tuple))
+def test_sure_is_no_more_than_perhaps(pattern: str, name: str, path: tuple[str, ...] | None) -> None:
     try:
         compiled = RelationPattern(pattern)
     except PatternError:
         return
-    assert compiled.may_match(name) or not compiled.surely_matches(name)
+    assert compiled.may_match(name, path) or not compiled.surely_matches(name, path)
 
 
 def test_no_name_makes_the_search_long() -> None:
