@@ -19,6 +19,7 @@ import typer
 from classifier import Classification
 from pgproxy.analysis.deep import run_deep
 from pgproxy.cli_classify import Classifying, one, visible
+from pgproxy.document import DocumentError, Problem
 from pgproxy.policy import Facts, Identity, Policy, explain
 from pgproxy.policyfile import load_policy
 from pgproxy.policyreplay import Replay, is_statement
@@ -67,7 +68,7 @@ def explain_command(
     as_json: AsJson = False,
 ) -> None:
     """Say what a policy file would decide about a statement, and why. There is no catalog here: user-defined functions
-    are unknown, and names are as the statement has them."""
+    are unknown, and names without a schema are taken to be public's."""
     _, rules = load_policy(file)
     facts = Facts(
         now=(_time(at) if at is not None else datetime.now(UTC)).timestamp(),
@@ -95,7 +96,8 @@ def replay(
     token: Annotated[str | None, typer.Option(envvar="PGPROXY_TOKEN", help="Your token.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what would start or stop being parked or denied, had this policy been in force."""
+    """List what would start or stop being parked or denied, had this policy been in force. Names without a schema are
+    taken to be public's; what hangs on facts that the trail does not have is counted as uncertain."""
     _, rules = load_policy(file)
     start, end = (None if t is None else _time(t) for t in (since, until))
     if trail is None and token is None:
@@ -142,7 +144,7 @@ def _from_file(path: Path, start: datetime | None, end: datetime | None, agent: 
                     continue
                 at = datetime.fromisoformat(entry["time"])
             except (ValueError, KeyError, TypeError):
-                raise typer.BadParameter(f"{path}:{number} is no audit entry") from None
+                raise DocumentError([Problem(str(path), number, "", "is no audit entry")]) from None
             if (start is None or at >= start) and (end is None or at < end) and agent in (None, entry.get("agent")):
                 yield entry
 
