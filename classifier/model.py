@@ -73,6 +73,14 @@ class Statement:
     # DECLARE, FETCH, MOVE and CLOSE: the cursor's name; "" is CLOSE ALL
     cursor: str | None = None
     cursor_holds: bool = False  # DECLARE … WITH HOLD: it survives its transaction
+    # For rules, where nothing that could be reached may be missing (`touched.py`): whether `relations` are all that the
+    # text names; by the catalog the full names of all it reaches, through views and functions too (None: not known);
+    # every name that may be a column's; the relations of which whole rows may be meant (`*`: of all).
+    relations_known: bool = False
+    reaches: tuple[str, ...] | None = None
+    column_names: tuple[str, ...] = ()
+    whole_rows: tuple[str, ...] = ("*",)
+    search_path: tuple[str, ...] | None = None  # where names without a schema are looked for; None: not known
 
 
 @dataclass(frozen=True, slots=True)

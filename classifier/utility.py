@@ -314,7 +314,7 @@ def _drop(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
             parts = strings(item["ObjectWithArgs"].get("objname", []))
         names.append(".".join(parts))
         if word in ("TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE", "INDEX") and parts:
-            walk.relations[".".join(parts)] = None
+            walk.relation({"relname": parts[-1]} | ({"schemaname": parts[-2]} if len(parts) > 1 else {}))
     temporary = bool(names) and all(name.startswith("pg_temp") for name in names)
     walk.add(C.DDL, "temp_drop" if temporary else "drop", ", ".join(names) or None, f"drops a {word.lower()}")
     return None

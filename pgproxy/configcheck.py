@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pgproxy.document import Place
 from pgproxy.dsn import Dsn
+from pgproxy.policy import RuleSet
 
 if TYPE_CHECKING:
     from pgproxy.config import Agent, Settings
@@ -70,8 +71,6 @@ def _not_in_this_version(settings: Settings) -> Iterator[Finding]:
         yield ("api", "tls"), "TLS for the API is not in this version; listen on loopback behind a TLS proxy"
     if settings.api.oidc is not None:
         yield ("api", "oidc"), "OIDC is not in this version; reviewers have tokens"
-    if settings.policy is not None:
-        yield ("policy",), "policy files are not in this version; leave it out, the built-in default applies"
 
 
 def _listeners(settings: Settings) -> Iterator[Finding]:
@@ -180,6 +179,24 @@ def _reviewers(settings: Settings) -> Iterator[Finding]:
             yield place, f"is the token of {other!r} too"
         if not reviewer.roles:
             yield ("reviewers", index, "roles"), "is empty, so this token would open nothing"
+
+
+def approvers_of(settings: Settings, rules: RuleSet) -> Iterator[Finding]:
+    """Requirements of rules that nobody could ever meet; places are the policy's own. With OIDC people come with their
+    groups when they log in."""
+    if settings.api.oidc is not None:
+        return
+    people = [reviewer for reviewer in settings.reviewers if "reviewer" in reviewer.roles]
+    for index, rule in enumerate(rules.rules):
+        for asked, below in rule.asks():
+            found = [p for p in people if not asked.groups or not set(asked.groups).isdisjoint(p.groups)]
+            if len(found) < asked.count:
+                where = f" of {' or '.join(asked.groups)}" if asked.groups else ""
+                yield (
+                    ("rules", index, *below, "approvers"),
+                    f"asks for {asked.count} reviewer{'s' if asked.count > 1 else ''}{where}, "
+                    f"and {len(found) or 'none'} is configured (reviewers)",
+                )
 
 
 def _store(settings: Settings) -> Iterator[Finding]:

@@ -199,8 +199,9 @@ class Judgement:
         if b"/*" in sql:
             said = said_by_comment(sql.decode(c.settings.codec or "latin-1", "replace"))
             requester = replace(requester, **said) if said else requester
-        decision = policy.decide(classification, c.identity, c.policy, c.facts(requester))
-        if isinstance(decision, Deny) and policy.wants_estimate(classification, c.identity, c.policy):
+        facts = c.facts(requester)
+        decision = policy.decide(classification, c.identity, c.policy, facts)
+        if isinstance(decision, Deny) and policy.wants_estimate(classification, c.identity, c.policy, facts):
             return Park(decision.rule, 0.0)
         return decision
 
@@ -211,7 +212,8 @@ class Judgement:
         assert unit.classification is not None
         if unit.estimated or c.policy.mode is Mode.OBSERVE:
             return False
-        if not policy.wants_estimate(unit.classification, c.identity, c.policy):
+        facts = c.facts(asking.requester_of(c, unit))
+        if not policy.wants_estimate(unit.classification, c.identity, c.policy, facts):
             return False
         unit.estimated = True
         path = c.settings.environment.search_path

@@ -8,11 +8,13 @@ from typing import Any, cast
 
 import pytest
 
+from classifier import classify
 from pgproxy.app.terms import policy_of
 from pgproxy.app.worker import ForeignCancels
 from pgproxy.channel import Channel, ChannelError
-from pgproxy.config import Settings
-from pgproxy.policy import Replication
+from pgproxy.config import Settings, build
+from pgproxy.document import Document
+from pgproxy.policy import Deny, Identity, Replication, decide, read_rules
 
 
 class Line:
@@ -33,6 +35,14 @@ class Line:
 def test_replication_connections_are_denied_unless_configured() -> None:
     assert policy_of(Settings()).replication is Replication.DENY
     assert policy_of(Settings.model_validate({"replication": "approve"})).replication is Replication.APPROVE
+
+
+def test_the_rules_of_the_configuration_reach_the_worker() -> None:
+    settings = build(Document("x", {"policy": {"version": 1, "rules": [{"name": "r", "decision": "deny"}]}}), {})
+    policy = policy_of(Settings.from_wire(settings.to_wire()))
+    decision = decide(classify("SELECT 1"), Identity("a", "b", "c", "d"), policy)
+    assert isinstance(decision, Deny) and decision.rule == "r"
+    assert policy.version == read_rules(settings.policy).version != policy_of(Settings()).version
 
 
 async def test_a_flood_of_forged_cancels_does_not_fill_the_channel() -> None:

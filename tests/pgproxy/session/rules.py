@@ -21,9 +21,14 @@ _decide = policy.decide
 class Ruled(Policy):
     """Decides by `rule`, where the built-in policy would let a statement pass; `always` decides on everything."""
 
+    label: str = "test-1"
     rule: Rule | None = None
     always: Rule | None = None
     estimates: bool = False
+
+    @property
+    def version(self) -> str:
+        return self.label
 
 
 def _by_rule(classification: Classification, identity: Identity, by: Policy, facts: Facts) -> Decision:
@@ -34,8 +39,8 @@ def _by_rule(classification: Classification, identity: Identity, by: Policy, fac
     return _decide(classification, identity, by, facts)
 
 
-def _estimates(classification: Classification, identity: Identity, by: Policy) -> bool:
-    return isinstance(by, Ruled) and by.estimates
+def _estimates(_classification: Classification, _identity: Identity, by: Policy, facts: Facts) -> bool:
+    return isinstance(by, Ruled) and by.estimates and facts.rows_estimate is None
 
 
 @contextmanager
@@ -45,10 +50,10 @@ def ruled() -> Iterator[None]:
         yield
 
 
-def budgeted(*budgets: Budget, version: str = "test-1", **wanted: Any) -> Ruled:
+def budgeted(*budgets: Budget, label: str = "test-1", **wanted: Any) -> Ruled:
     """What the built-in policy lets pass has these budgets."""
     forward = Forward("limited", budgets=budgets)
-    return Ruled(version=version, rule=lambda _c, _i, _f: forward, **wanted)
+    return Ruled(label=label, rule=lambda _c, _i, _f: forward, **wanted)
 
 
 def limited(

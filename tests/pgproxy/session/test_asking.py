@@ -48,9 +48,9 @@ def said(play: Playbook) -> dict[str, str]:
     return fields(play.last.data)
 
 
-def parks(*requirements: Requirement, version: str = "test-1", **more: object) -> Ruled:
+def parks(*requirements: Requirement, label: str = "test-1", **more: object) -> Ruled:
     park = Park("rule", 600.0, requirements or (Requirement("rule"),), **more)  # type: ignore[arg-type]
-    return Ruled(version=version, always=lambda _c, _i, _f: park)
+    return Ruled(label=label, always=lambda _c, _i, _f: park)
 
 
 # circumstances
@@ -142,7 +142,7 @@ def test_what_might_run_code_is_not_planned() -> None:
 def test_what_is_denied_by_now_does_not_run() -> None:
     play = Playbook(policy=parks()).parks(DROP)
     deny = Deny("night", "not at this hour")
-    play.context.policies = PolicyInForce(Ruled(version="test-2", always=lambda _c, _i, _f: deny))
+    play.context.policies = PolicyInForce(Ruled(label="test-2", always=lambda _c, _i, _f: deny))
     play >> resolved("approved") << effects.WithdrawApproval("a1", "denied by policy") << effects.Record
     assert (play.recorded["decision"], play.recorded["policy_version"]) == ("denied", "test-2")
     play >> events.Recorded(True) << effects.ToServer
@@ -161,7 +161,7 @@ def test_what_is_denied_by_now_does_not_run() -> None:
 )
 def test_what_takes_more_consent_by_now(now: tuple[Requirement, ...], runs: bool) -> None:
     play = Playbook(policy=parks()).parks(DROP)
-    play.context.policies = PolicyInForce(parks(*now, version="test-2"))
+    play.context.policies = PolicyInForce(parks(*now, label="test-2"))
     play >> resolved("approved")
     if runs:
         play << effects.Record >> events.Recorded(True) << effects.ClaimApproval
@@ -172,7 +172,7 @@ def test_what_takes_more_consent_by_now(now: tuple[Requirement, ...], runs: bool
 
 def test_a_reload_while_the_record_is_made() -> None:
     play = Playbook(policy=parks()).parks(DROP) >> resolved("approved") << effects.Record
-    play.context.policies = PolicyInForce(parks(Requirement("rule", count=2), version="test-2"))
+    play.context.policies = PolicyInForce(parks(Requirement("rule", count=2), label="test-2"))
     play >> events.Recorded(True) << effects.WithdrawApproval << effects.Record
     assert play.recorded["policy_version"] == "test-2"
     play >> events.Recorded(True) << effects.ToServer
