@@ -24,11 +24,13 @@ _SHARED_STEP_BYTES = 256 << 10
 # Cursors of one session that are told apart; the names beyond share one count.
 MAX_CURSORS = 1_000
 _OTHER_CURSORS = b""
+_WIDER = (Per.SESSION, Per.HOUR)  # counted by rule, whatever the budget
 
 
 @dataclass(eq=False, slots=True)
 class Meter:
-    """One budget, counted over more than one execution: a cursor's, a session's, an agent's hour."""
+    """One budget that counts over more than one execution. Rows and bytes are a cursor's; those of a session and of an
+    agent's hour are kept by rule."""
 
     budget: Budget
     rows: int = 0
@@ -93,7 +95,7 @@ class Meters:
     fuse: int = FAR  # of these; beyond it a budget may be exceeded
     cursors: dict[bytes, Cursor] = field(default_factory=dict)
     _active: Allowance | None = None
-    _session: dict[str, Meter] = field(default_factory=dict)  # by rule
+    _session: dict[str, list[int]] = field(default_factory=dict)  # rows and bytes, by rule
     _plan: tuple[tuple[Budget, ...], tuple[Budget, ...], tuple[Meter, ...]] = ((), (), ())
 
     # allowances
@@ -127,16 +129,9 @@ class Meters:
     def _planned(self, budgets: tuple[Budget, ...]) -> tuple[tuple[Budget, ...], tuple[Meter, ...]]:
         if self._plan[0] is not budgets:  # rules give the same tuple each time
             own = tuple(b for b in budgets if b.per in (Per.STATEMENT, Per.PORTAL))
-            shared = tuple(self._meter(b) for b in budgets if b.per in (Per.SESSION, Per.HOUR))
+            shared = tuple(Meter(b) for b in budgets if b.per in _WIDER)
             self._plan = (budgets, own, shared)
         return self._plan[1:]
-
-    def _meter(self, budget: Budget) -> Meter:
-        if budget.per is Per.HOUR:
-            return Meter(budget)
-        meter = self._session.setdefault(budget.rule, Meter(budget))
-        meter.budget = budget  # another policy may have made it another; what has passed has passed
-        return meter
 
     def _fetch(self, unit: Unit, run: StatementRun, names: list[str], *, alone: bool) -> Allowance | None:
         """FETCH counts towards its cursor, by the budgets of the cursor's query and by its own. (Not `alone`: other
@@ -147,7 +142,7 @@ class Meters:
             return Allowance(unit, run, (), meters, cursors) if meters else None
         budgets = tuple(dict.fromkeys((*unit.budgets, *(b for c in cursors for b in c.budgets))))
         own = tuple(b for b in budgets if b.per is Per.STATEMENT or (b.per is Per.PORTAL and not alone))
-        wider = tuple(self._meter(b) for b in budgets if b.per in (Per.SESSION, Per.HOUR))
+        wider = tuple(Meter(b) for b in budgets if b.per in _WIDER)
         of_cursors = tuple(m for c in cursors for m in c.meters)
         if not (own or wider or of_cursors):
             return None
@@ -244,11 +239,16 @@ class Meters:
         rows, size = allowance.untold()
         if not (rows or size):
             return
-        hours = {m.budget.rule for m in allowance.shared if m.budget.per is Per.HOUR}
-        for rule in hours:
-            self.hourly.add(self.agent, rule, rows, size, now)
+        wider = {(m.budget.per, m.budget.rule) for m in allowance.shared if m.budget.per in _WIDER}
+        for per, rule in wider:
+            if per is Per.HOUR:
+                self.hourly.add(self.agent, rule, rows, size, now)
+            else:
+                counted = self._session.setdefault(rule, [0, 0])
+                counted[0] += rows
+                counted[1] += size
         for meter in allowance.shared:
-            if meter.budget.per is not Per.HOUR:
+            if meter.budget.per not in _WIDER:
                 meter.rows += rows
                 meter.bytes += size
 
@@ -271,6 +271,9 @@ class Meters:
                 budget = meter.budget
                 if budget.per is Per.HOUR:
                     counts.append((budget, *self.hourly.used(self.agent, budget.rule, now)))
+                elif budget.per is Per.SESSION:
+                    rows, size = self._session.get(budget.rule, (0, 0))
+                    counts.append((budget, rows, size))
                 else:
                     counts.append((budget, meter.rows, meter.bytes))
         return counts

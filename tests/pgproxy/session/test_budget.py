@@ -186,3 +186,14 @@ def test_what_was_approved_has_no_budget() -> None:
     p >> resolved("approved") << effects.Record >> events.Recorded(True) << effects.ClaimApproval
     p >> events.ClaimAnswered(True) << effects.ToServer
     assert p.context.meters.fuse == FAR
+
+
+def test_two_budgets_of_one_session() -> None:
+    rows, size = Budget("r", Per.SESSION, PARK, rows=3), Budget("r", Per.SESSION, PARK, bytes=1000)
+    for budgets in ((rows, size), (size, rows)):
+        p = Playbook(policy=budgeted(*budgets))
+        says(p, "SELECT", DESCRIBED, row(), row(), status=tags.IDLE)
+        p.allowed(frontend.query(b"SELECT 1")) >> answers(DESCRIBED, row(), row())
+        p << to_client(DESCRIBED, row()) << effects.OpenApproval
+        assert isinstance(p.last, effects.OpenApproval) and p.last.request.budget is not None
+        assert p.last.request.budget["passed_rows"] == 3
