@@ -1,4 +1,4 @@
-"""The configuration: the only reader of files and environment variables.
+"""The configuration: with `policyfile` the only reader of files and environment variables.
 
 A key that is not known, and a control that this version cannot carry out, are refused with file, line, key and
 reason; nothing is ignored, since whoever wrote it believes that it protects them. Secrets are resolved here
@@ -29,8 +29,9 @@ from pydantic import (
     model_validator,
 )
 
+from pgproxy import policyfile
 from pgproxy.certificates import CertificateName
-from pgproxy.configcheck import problems_of
+from pgproxy.configcheck import approvers_of, problems_of
 from pgproxy.document import Document, DocumentError, Place, parse
 from pgproxy.dsn import WITH_SECRETS, Dsn, Secret
 from pgproxy.identitycheck import identity_problems
@@ -248,7 +249,7 @@ class Settings(_Section):
     reviewers: tuple[Reviewer, ...] = ()
     store: Store = Store()
     data_dir: Path = Path("pgproxy-data")
-    policy: Any = None  # a file's name, or the document inline
+    policy: Any = None  # a file's name (from the configuration's directory), or the document inline, which it becomes
     workers: int = Field(default=1, ge=1, le=256)
     analysers: int = Field(default=1, ge=1, le=256)  # a worker
     limits: Limits = Limits()
@@ -293,9 +294,17 @@ def build(document: Document, environ: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(data)
     except ValidationError as error:
         raise ConfigError([document.problem(*_explain(found)) for found in error.errors()]) from None
-    problems = [
-        document.problem(place, reason) for place, reason in problems_of(settings) + identity_problems(settings)
-    ]
+    found = problems_of(settings) + identity_problems(settings)
+    problems = [document.problem(place, reason) for place, reason in found]
+    if settings.policy is not None:
+        try:
+            read = policyfile.within(document, settings.policy, Path(document.source).parent)
+        except ConfigError as error:
+            raise ConfigError(problems + error.problems) from None
+        problems += [
+            read.document.problem((*read.place, *at), reason) for at, reason in approvers_of(settings, read.rules)
+        ]
+        settings = settings.model_copy(update={"policy": read.data})
     if problems:
         raise ConfigError(problems)
     return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})

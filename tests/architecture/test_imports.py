@@ -83,9 +83,8 @@ def _own(importer: str, imported: str) -> str | None:
         return "only pgproxy.app knows approvals"
     if is_in(imported, "pgproxy.app") and not is_in(importer, "pgproxy.app", "pgproxy.cli"):
         return "nothing but the command knows the composition root"
-    if is_in(imported, "pgproxy.cli", "pgproxy.cli_classify") and not is_in(
-        importer, "pgproxy.cli", "pgproxy.__main__"
-    ):
+    commands = ("pgproxy.cli", "pgproxy.cli_classify", "pgproxy.cli_policy")
+    if is_in(imported, *commands) and not is_in(importer, *commands, "pgproxy.__main__"):
         return "nothing knows the command"
     below_session = (
         *("pgproxy.protocol", "pgproxy.session", "pgproxy.policy", "pgproxy.errors", "pgproxy.records"),
