@@ -94,6 +94,7 @@ class Store:
     answers: dict[str, asyncio.Future[ResolvedApproval]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    modified: dict[str, str] = field(default_factory=dict)  # by a reviewer: the sha256 of what they wrote
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     slow: asyncio.Event | None = None  # `open` answers once this is set
 
