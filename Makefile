@@ -1,8 +1,10 @@
 # make demo   fresh machine -> running system: a virtual environment, the installation, `pgproxy up`
-# make test   fresh machine -> the whole suite green: format, lint, types, tests on both builds
+# make test   fresh machine -> the whole suite green: format, lint, types, tests on both builds (as root on Debian it
+#             installs the server that the tests of TLS need; elsewhere that has to be there)
 # make bench  what things cost, beside what they are made of; writes bench-results.json
 # make conformance  PostgreSQL's own regression suite as the classifier's oracle (Debian, root, some minutes)
 # make clients  node-postgres, JDBC, pg_dump and pg_restore, directly and through pgproxy (Debian, root; installs them)
+# make fuzz MESSAGES=N SEED=N  mutated conversations, sans I/O and over sockets: nothing leaks, hangs or stays behind
 # make suites SUITES=DIR  real client suites directly, in observe and in enforce, compared (DIR: after its setup.sh)
 # make clean  removes what these made; never the data (pgproxy-data)
 #
@@ -13,6 +15,8 @@ PYTHON ?= python3
 UP_OPTIONS ?=
 PYTEST_OPTIONS ?=
 SUITES_OPTIONS ?=
+MESSAGES ?= 1000000
+SEED ?= 1
 
 VENV := .venv
 APT := apt-get -o DPkg::Lock::Timeout=300 -qq install -y
@@ -25,19 +29,32 @@ INSTALLED_FROM := pyproject.toml setup.py constraints.txt $(COMPILED)
 # A test installation holds all a demo needs, so the demo does not install over it.
 DEMO := $(if $(wildcard $(VENV)/.installed-test),$(VENV)/.installed-test,$(VENV)/.installed-demo)
 
-.PHONY: demo test bench conformance clients suites clean
+# The tests of TLS run before Debian's server and psql: the embedded ones are built without OpenSSL. postgresql-common
+# would make a cluster and start it; the tests make their own.
+TLS_SERVER := $(if $(wildcard /usr/lib/postgresql/*/bin/postgres),,debian-server)
+
+.PHONY: debian-server demo test bench conformance clients fuzz suites clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
 	$(BIN)/pgproxy up $(UP_OPTIONS)
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test $(TLS_SERVER)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p pgproxy -p classifier -p approvals
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 	PGPROXY_IMPL=python $(BIN)/python -m pytest $(PYTEST_OPTIONS) \
 	  tests/pgproxy/protocol tests/pgproxy/session tests/classifier/test_lexer.py
+
+debian-server:
+	@command -v apt-get >/dev/null && test "$$(id -u)" = 0 || \
+	  { echo 'the tests of TLS need a PostgreSQL with OpenSSL below /usr/lib/postgresql (Debian: postgresql)' >&2; exit 1; }
+	apt-get -o DPkg::Lock::Timeout=300 -qq update
+	$(APT) --no-install-recommends postgresql-common
+	mkdir -p /etc/postgresql-common/createcluster.d
+	echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.d/pgproxy-tests.conf
+	$(APT) --no-install-recommends postgresql
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m tests.bench.classify
@@ -52,6 +69,9 @@ clients: $(VENV)/.installed-test
 	scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	  npm install --silent --prefix "$$scratch" pg pg-cursor && \
 	  CLIENTS_NODE_PATH="$$scratch/node_modules" $(BIN)/python -m pytest -o addopts=--strict-markers $(PYTEST_OPTIONS) tests/clients
+
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python -m tests.fuzz --messages $(MESSAGES) --seed $(SEED)
 
 suites: $(VENV)/.installed-test
 	SUITES='$(SUITES)' $(BIN)/python -m tests.conformance.suites $(SUITES_OPTIONS)

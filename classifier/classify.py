@@ -20,6 +20,10 @@ MAX_COLUMNS: Final = 1_000
 _DEFAULT: Final = Environment()
 # Statements whose class, relations and reasons cannot hang on a constant unless the walk says so.
 _CONSTANT_FREE: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
+_OPENS_ONLY: Final = frozenset({"TRANS_STMT_BEGIN", "TRANS_STMT_START", "TRANS_STMT_SAVEPOINT"})
+_MOVES_NAMES: Final = frozenset({"search_path", "role", "session_authorization", "*"})
+# Under which no unqualified name is PostgreSQL's own for certain.
+_ANY_PATH: Final = ("", "pg_catalog")
 _DEFINING: Final = frozenset(
     {
         ActionClass.DDL,
@@ -99,7 +103,7 @@ def _classify(sql: str | bytes, environment: Environment, knowledge: Knowledge |
 
     statements: list[Statement] = []
     prepared: dict[str, Statement] = {}
-    constant_free = True
+    constant_free, moved = True, False
     for item in parsed:
         walk = Walk(HANDLERS, environment, prepared)
         walk.run(item.kind, item.tree)
@@ -107,6 +111,9 @@ def _classify(sql: str | bytes, environment: Environment, knowledge: Knowledge |
         statements.append(_with_sqlglot(statement, scan.blanked[item.start : item.end], environment))
         if item.kind not in _CONSTANT_FREE or walk.constants_matter:
             constant_free = False
+        moved = moved or not _MOVES_NAMES.isdisjoint(walk.settings)
+        if moved:
+            environment = _behind(item, walk, environment)
         if walk.prepares is not None and walk.prepared is not None:
             prepared[walk.prepares] = walk.prepared
         if statement.deallocates == "":
@@ -127,6 +134,21 @@ def _classify(sql: str | bytes, environment: Environment, knowledge: Knowledge |
         ),
         constant_free=constant_free,
     )
+
+
+def _behind(item: grammar.Parsed, walk: Walk, environment: Environment) -> Environment:
+    """For the statements behind this one: the server looks their names up when it comes to them."""
+    path: tuple[str, ...] | None = _ANY_PATH  # set_config(), what calls it, and COMMIT, which may bring any back
+    if item.kind in ("VariableSetStmt", "DiscardStmt"):
+        path = settled_path(walk.new_path, environment.role)  # None for the session's own
+    elif item.kind == "TransactionStmt":
+        if item.tree.get("kind") in _OPENS_ONLY:
+            return environment
+    elif _MOVES_NAMES.isdisjoint(walk.settings):
+        return environment
+    if isinstance(environment, Surroundings):
+        return replace(environment, search_path=path, run_path=path)
+    return replace(environment, search_path=path)
 
 
 def _with_sqlglot(statement: Statement, text: bytes, environment: Environment) -> Statement:

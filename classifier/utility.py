@@ -128,6 +128,8 @@ def _set(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
         values = [constant(item) for item in tree.get("args", [])]
         if values and all(v is not None for v in values):
             value = ", ".join(v for v in values if v is not None)
+            if name == "search_path":
+                walk.new_path = tuple(v for v in values if v is not None)
     elif kind == "VAR_RESET":
         walk.set_tag("RESET")
     effect = settings.judge(name, value)

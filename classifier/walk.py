@@ -107,6 +107,7 @@ class Walk:
         self.functions: dict[str, None] = {}
         self.reasons: dict[str, None] = {}
         self.settings: dict[str, None] = {}
+        self.new_path: tuple[str, ...] | None = None  # what a SET search_path sets, where it says so
         self.executes: dict[str, None] = {}
         self.prepares: str | None = None
         self.prepared: Statement | None = None

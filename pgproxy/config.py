@@ -16,10 +16,11 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -28,6 +29,7 @@ from pydantic import (
     model_validator,
 )
 
+from pgproxy.certificates import CertificateName
 from pgproxy.configcheck import problems_of
 from pgproxy.document import Document, DocumentError, Place, parse
 from pgproxy.dsn import WITH_SECRETS, Dsn, Secret
@@ -90,18 +92,24 @@ class Address(_Section):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+# Relative to where pgproxy was started, wherever its processes go.
+File = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
 class Tls(_Section):
-    """Towards agents."""
+    """Towards agents. `client_ca`: whose client certificates are taken; `client_cert`: whether every client needs
+    one."""
 
     mode: Literal["disable", "prefer", "require"] = "disable"
-    cert: Path | None = None
-    key: Path | None = None
-    client_ca: Path | None = None
+    cert: File | None = None
+    key: File | None = None
+    client_ca: File | None = None
+    client_cert: Literal["optional", "required"] = "optional"
 
 
 class ApiTls(_Section):
-    cert: Path
-    key: Path
+    cert: File
+    key: File
 
 
 class Api(_Section):
@@ -130,12 +138,42 @@ class Auth(_Section):
     default_owner: str | None = Field(default=None, min_length=1)
 
 
+class Certificate(_Section):
+    """The name a client certificate must have, to the letter: its CN (what a text alone means), its whole subject as
+    `clientname=DN` in pg_hba.conf writes it, or an alternative name (DNS, e-mail, URI)."""
+
+    cn: str | None = Field(default=None, min_length=1)
+    dn: str | None = Field(default=None, min_length=1)
+    san: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"cn": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if len(self._said()) != 1:
+            raise ValueError("must be one of cn, dn and san")
+        return self
+
+    def _said(self) -> list[CertificateName]:
+        kinds: tuple[Literal["cn", "dn", "san"], ...] = ("cn", "dn", "san")
+        return [CertificateName(kind, value) for kind in kinds if (value := getattr(self, kind)) is not None]
+
+    @property
+    def name(self) -> CertificateName:
+        return self._said()[0]
+
+
 class Agent(_Section):
-    """Who may connect. `databases`: those it may name; left out, all."""
+    """Who may connect. `databases`: those it may name; left out, all. `certificate`: the client certificate it must
+    show, beside its password where it has one."""
 
     name: str = Field(min_length=1)
     owner: str | None = Field(default=None, min_length=1)
     password: Secret | None = None
+    certificate: Certificate | None = None
     upstream: Login | None = None
     databases: tuple[str, ...] | None = None
 

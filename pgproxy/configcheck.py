@@ -1,4 +1,4 @@
-"""Checks of a configuration that look at several keys at once, or at what this version can do. Pure.
+"""Checks of a configuration that look at several keys at once, at the files they name, or at what this version can do.
 
 Each answer names the key to blame and says in one sentence why, and where possible what to do instead.
 """
@@ -9,8 +9,10 @@ import ipaddress
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgproxy.certificates import CertificateError, client_context, server_context
 from pgproxy.document import Place
 from pgproxy.dsn import Dsn
 
@@ -29,6 +31,8 @@ def problems_of(settings: Settings) -> list[Finding]:
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         _not_in_this_version,
         _listeners,
+        _tls,
+        _api_tls,
         _upstream,
         _names,
         _agents,
@@ -61,13 +65,6 @@ def _folded(name: str) -> str:
 
 
 def _not_in_this_version(settings: Settings) -> Iterator[Finding]:
-    if settings.tls.mode != "disable":
-        yield ("tls", "mode"), "TLS towards agents is not in this version; only `disable` can be kept"
-    for name in ("cert", "key", "client_ca"):
-        if getattr(settings.tls, name) is not None:
-            yield ("tls", name), "TLS towards agents is not in this version, so this file would go unused"
-    if settings.api.tls is not None:
-        yield ("api", "tls"), "TLS for the API is not in this version; listen on loopback behind a TLS proxy"
     if settings.api.oidc is not None:
         yield ("api", "oidc"), "OIDC is not in this version; reviewers have tokens"
     if settings.policy is not None:
@@ -87,14 +84,75 @@ def _listeners(settings: Settings) -> Iterator[Finding]:
         yield ("api", "listen"), "is the agents' address already (listen)"
 
 
+def _tls(settings: Settings) -> Iterator[Finding]:
+    tls = settings.tls
+    if tls.mode == "disable":
+        for name in ("cert", "key", "client_ca"):
+            if getattr(tls, name) is not None:
+                yield ("tls", name), "goes unused, for tls.mode is disable: say prefer or require"
+    else:
+        for name in ("cert", "key"):
+            if getattr(tls, name) is None:
+                yield ("tls", name), f"is required with tls.mode: {tls.mode}"
+    if tls.client_ca is None or tls.mode == "disable":
+        if tls.client_cert == "required":
+            yield ("tls", "client_cert"), "needs tls.client_ca: whose certificates are taken?"
+        for index, agent in enumerate(settings.agents):
+            if agent.certificate is not None:
+                yield (
+                    ("agents", index, "certificate"),
+                    "needs TLS (tls.mode) and tls.client_ca: whose certificates are taken?",
+                )
+    cert, key = tls.cert, tls.key
+    if tls.mode != "disable" and cert is not None and key is not None:
+        yield from _usable(("tls",), lambda: server_context(cert, key, tls.client_ca))
+    if tls.mode != "disable" and settings.auth.mode == "passthrough" and settings.upstream.dsn.may_use_tls:
+        yield (
+            ("tls", "mode"),
+            "with auth.mode passthrough, SCRAM fails when both connections are in TLS: the client takes pgproxy's "
+            "silence about channel binding for an attack, and the server refuses it. Use auth.mode: broker, or a "
+            "plaintext connection to the server (sslmode=disable in upstream.dsn, or a Unix socket)",
+        )
+
+
+def _api_tls(settings: Settings) -> Iterator[Finding]:
+    tls = settings.api.tls
+    if tls is not None:
+        yield from _usable(("api", "tls"), lambda: server_context(tls.cert, tls.key, None))
+
+
+def _usable(section: Place, build: Callable[[], object]) -> Iterator[Finding]:
+    """The files, tried: a connection would need the same of them."""
+    try:
+        build()
+    except CertificateError as error:
+        yield (*section, error.role), error.reason
+
+
+def _dsn_tls(dsn: Dsn, place: Place) -> Iterator[Finding]:
+    """What libpq would not do, or only seem to do."""
+    if dsn.sslmode in ("verify-ca", "verify-full") and dsn.sslrootcert is None:
+        yield place, f"sslmode={dsn.sslmode} needs sslrootcert, the file of the authorities to trust"
+        return
+    if dsn.sslrootcert == "system":
+        yield place, "sslrootcert=system is not supported: name the file (/etc/ssl/certs/ca-certificates.crt)"
+        return
+    if dsn.sslrootcert is not None and dsn.sslmode in ("disable", "allow", "prefer"):
+        yield place, f"sslrootcert protects nothing with sslmode={dsn.sslmode}: say verify-full (or verify-ca)"
+    if (dsn.sslcert is None) != (dsn.sslkey is None):
+        yield place, "sslcert and sslkey need each other"
+    if dsn.sslnegotiation == "direct" and dsn.sslmode in ("disable", "allow", "prefer"):
+        yield place, f"sslnegotiation=direct cannot go with sslmode={dsn.sslmode}: say require or stricter"
+    if dsn.is_unix and dsn.sslmode in ("require", "verify-ca", "verify-full"):
+        yield place, f"is a Unix socket, on which there is no TLS: leave out sslmode={dsn.sslmode}"
+    if dsn.may_use_tls:
+        root, cert, key = (Path(name) if name else None for name in (dsn.sslrootcert, dsn.sslcert, dsn.sslkey))
+        yield from ((place, reason) for _, reason in _usable((), lambda: client_context(dsn.sslmode, root, cert, key)))
+
+
 def _upstream(settings: Settings) -> Iterator[Finding]:
     dsn = settings.upstream.dsn
-    if dsn.sslmode not in ("disable", "allow", "prefer") or dsn.sslrootcert:
-        yield (
-            ("upstream", "dsn"),
-            "TLS towards the server is not in this version: use sslmode=disable or prefer (plaintext), "
-            "or a Unix socket",
-        )
+    yield from _dsn_tls(dsn, ("upstream", "dsn"))
     if dsn.password is not None and is_verifier(dsn.password.get_secret_value()):
         yield ("upstream", "dsn"), "a verifier cannot log in; the server needs the password itself"
     if dsn.password is not None and dsn.user is None:
@@ -142,7 +200,11 @@ def _broker_agent(agent: Agent, upstream: Dsn) -> Iterator[Finding]:
     if agent.owner is None:
         yield ("owner",), f"agent {agent.name!r} needs an owner: who may never approve its requests?"
     if agent.password is None:
-        yield ("password",), f"agent {agent.name!r} needs a password (or its SCRAM-SHA-256 verifier)"
+        if agent.certificate is None:
+            yield (
+                ("password",),
+                f"agent {agent.name!r} needs a password (or its SCRAM-SHA-256 verifier), or a certificate",
+            )
     elif not agent.password.get_secret_value():
         yield ("password",), "is empty"
     elif is_verifier(agent.password.get_secret_value()) and not _VERIFIER.fullmatch(agent.password.get_secret_value()):
@@ -186,6 +248,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
     """The same server is seen only where it is spelled the same; `pgproxy.app` compares the clusters themselves."""
     if settings.store.dsn is None:
         return
+    yield from _dsn_tls(Dsn.parse(settings.store.dsn.get_secret_value()), ("store", "dsn"))
     store, upstream = Dsn.parse(settings.store.dsn.get_secret_value()), settings.upstream.dsn
     places = [("127.0.0.1" if dsn.host == "localhost" else dsn.host, dsn.port) for dsn in (store, upstream)]
     if places[0] == places[1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from pydantic import (
@@ -28,7 +28,8 @@ def _serialize_secret(value: SecretStr, info: SerializationInfo) -> str:
 Secret = Annotated[SecretStr, PlainSerializer(_serialize_secret, return_type=str)]
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_PARAMETERS = frozenset({"host", "port", "user", "password", "dbname", "sslmode", "sslrootcert"})
+_TLS_PARAMETERS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslnegotiation")
+_PARAMETERS = frozenset({"host", "port", "user", "password", "dbname", *_TLS_PARAMETERS})
 
 
 class Dsn(BaseModel):
@@ -43,6 +44,9 @@ class Dsn(BaseModel):
     database: str | None = None
     sslmode: str = "prefer"
     sslrootcert: str | None = None
+    sslcert: str | None = None
+    sslkey: str | None = None
+    sslnegotiation: Literal["postgres", "direct"] = "postgres"
 
     @model_validator(mode="before")
     @classmethod
@@ -57,6 +61,11 @@ class Dsn(BaseModel):
     @property
     def is_unix(self) -> bool:
         return self.host.startswith("/")
+
+    @property
+    def may_use_tls(self) -> bool:
+        """Whether TLS can come about; never on a Unix socket, whatever sslmode says, as in libpq."""
+        return not self.is_unix and self.sslmode != "disable"
 
     @property
     def socket_path(self) -> str:
@@ -74,10 +83,11 @@ class Dsn(BaseModel):
             query = {"host": self.host, "port": str(self.port)}
         else:
             place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        if self.sslmode != "prefer":
-            query["sslmode"] = self.sslmode
-        if self.sslrootcert:
-            query["sslrootcert"] = self.sslrootcert
+        defaults = Dsn.model_fields
+        for name in _TLS_PARAMETERS:
+            value = getattr(self, name)
+            if value and value != defaults[name].default:
+                query[name] = value
         at = f"{login}@" if login else ""
         database = quote(self.database, safe="") if self.database else ""
         return f"postgresql://{at}{place}/{database}" + (
@@ -121,4 +131,6 @@ def _fields(text: str) -> dict[str, Any]:
         raise ValueError("several hosts in one URI are not supported")
     if fields.get("sslmode", "prefer") not in SSL_MODES:
         raise ValueError(f"sslmode must be one of {', '.join(SSL_MODES)}")
+    if fields.get("sslnegotiation", "postgres") not in ("postgres", "direct"):
+        raise ValueError("sslnegotiation must be postgres or direct")
     return fields

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,14 @@ class _Server(uvicorn.Server):
 class RunningServer:
     host: str
     port: int
+    config: uvicorn.Config
+
+    def reload_certificate(self) -> None:
+        """New connections get certificate and key as the files are now: the caller has checked that they can be used,
+        for a pair that cannot would take the old one away."""
+        if isinstance(self.config.ssl, ssl.SSLContext):
+            assert self.config.ssl_certfile is not None
+            self.config.ssl.load_cert_chain(self.config.ssl_certfile, self.config.ssl_keyfile)
 
 
 async def listening_socket(host: str, port: int) -> socket.socket:
@@ -102,7 +111,7 @@ async def serve(
             listening = loop.create_task(server.listening.wait())
             try:
                 await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
-                yield RunningServer(address[0], address[1])
+                yield RunningServer(address[0], address[1], config)
             finally:
                 listening.cancel()
                 app.state.stream.close()

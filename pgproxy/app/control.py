@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from approvals.api.application import Services, create_app
-from approvals.api.server import serve
+from approvals.api.server import RunningServer, serve
 from approvals.errors import StoreUnavailable
 from approvals.lifecycle import run_expiry
 from approvals.outbox import EventRow, events_after, load_position, pending_count, save_position
@@ -21,6 +21,7 @@ from pgproxy.app.judging import ApiClassifier, ApiJudge
 from pgproxy.app.worker import catalogs_of, policy_of
 from pgproxy.audit.reader import StoreReader
 from pgproxy.audit.writer import StoreWriter
+from pgproxy.certificates import CertificateError, server_context
 from pgproxy.channel import Channel
 from pgproxy.config import Settings
 from pgproxy.metrics import ControlMetrics
@@ -84,7 +85,8 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
                 sock,
                 certificate=settings.api.tls.cert if settings.api.tls else None,
                 key=settings.api.tls.key if settings.api.tls else None,
-            ):
+            ) as server:
+                channel.handle("reload_certificates", ApiCertificateReload(settings, server).answer)
                 await channel.ready()
                 await channel.stopping()
             for task in running:
@@ -95,6 +97,26 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         await analysers.close()
         await audit.close(_LAST_CALLS_S)
         pool.terminate()
+
+
+class ApiCertificateReload:
+    """As the workers' `CertificateReload`, for the API."""
+
+    def __init__(self, settings: Settings, server: RunningServer) -> None:
+        self._files = settings.api.tls
+        self._server = server
+
+    async def answer(self, _: Any) -> Any:
+        if self._files is None:
+            return []
+        try:
+            server_context(self._files.cert, self._files.key, None)
+        except CertificateError as error:
+            problem = f"the API's certificate was not reloaded, the old one stays in force: {error}"
+            _log.error("%s", problem)
+            return [problem]
+        self._server.reload_certificate()
+        return []
 
 
 async def follow_approvals(pool: Pool, wakeups: Wakeups, audit: StoreWriter, metrics: ControlMetrics) -> None:

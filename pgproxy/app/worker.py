@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+from pathlib import Path
 from typing import Any
 
 import classifier
@@ -18,6 +19,7 @@ from pgproxy.app.address import bind
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.catalog import Catalogs
 from pgproxy.catalog.analyzer import CatalogAnalyzer
+from pgproxy.certificates import CertificateError
 from pgproxy.channel import Channel, ChannelError
 from pgproxy.config import AuthMode, Settings
 from pgproxy.metrics import WorkerMetrics
@@ -27,6 +29,7 @@ from pgproxy.net.errands import Errands
 from pgproxy.net.listener import Listener, ListenerOptions
 from pgproxy.net.ports import NoCatalog, Parking, Services
 from pgproxy.net.startup import Access, AgentAccount
+from pgproxy.net.tls import ServerTls, UpstreamFiles, UpstreamTls
 from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode, Policy, Replication
 from pgproxy.session.context import Limits
@@ -56,7 +59,7 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
     gateway = Gateway(pool, wakeups, node, instance, max_open_per_agent=settings.limits.open_per_agent)
     access = access_of(settings, mock_key)
     services = Services(
-        upstream=Upstream(settings.upstream.dsn.host, settings.upstream.dsn.port),
+        upstream=upstream_of(settings),
         approvals=Approvals(gateway),
         audit=audit,
         analyzer=analysers if catalogs is None else CatalogAnalyzer(analysers, catalogs),
@@ -91,6 +94,7 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
         ForeignCancels(channel).send,
     )
     _answer_calls(channel, listener, audit, wakeups, catalogs)
+    channel.handle("reload_certificates", CertificateReload(access, services.upstream).answer)
     try:
         await analysers.start()
         await audit.start()
@@ -200,16 +204,64 @@ def _answer_calls(
     channel.handle("ready", ready)
 
 
+class CertificateReload:
+    """Takes certificates and keys from their files anew, for the connections to come. What cannot be used is told,
+    and what was in force stays."""
+
+    def __init__(self, access: Access, upstream: Upstream) -> None:
+        self._reloadable = [tls for tls in (access.tls, upstream.tls) if tls is not None]
+
+    def problems(self) -> list[str]:
+        problems = []
+        for tls in self._reloadable:
+            try:
+                tls.reload()
+            except CertificateError as error:
+                problems.append(f"certificates not reloaded, the old ones stay in force: {error}")
+                _log.error("%s", problems[-1])
+        return problems
+
+    async def answer(self, _: Any) -> Any:
+        return self.problems()
+
+
+def upstream_of(settings: Settings) -> Upstream:
+    """Where the server is, and how it is asked for TLS."""
+    dsn = settings.upstream.dsn
+    if not dsn.may_use_tls:
+        return Upstream(dsn.host, dsn.port)
+    root, cert, key = (Path(name) if name else None for name in (dsn.sslrootcert, dsn.sslcert, dsn.sslkey))
+    direct = dsn.sslnegotiation == "direct"
+    return Upstream(dsn.host, dsn.port, UpstreamTls(dsn.sslmode, UpstreamFiles(root, cert, key), direct=direct))
+
+
+def tls_of(settings: Settings) -> ServerTls | None:
+    """What clients are offered; None with `tls.mode: disable`."""
+    tls = settings.tls
+    if tls.mode == "disable":
+        return None
+    assert tls.cert is not None and tls.key is not None, "checked with the configuration"
+    return ServerTls(tls.mode, tls.cert, tls.key, tls.client_ca, demand_client_cert=tls.client_cert == "required")
+
+
 def access_of(settings: Settings, mock_key: bytes) -> Access:
     """How clients get in, from the configuration. The salts of all workers come from one `mock_key`."""
-    mode = Mode(settings.mode.value)
+    mode, tls = Mode(settings.mode.value), tls_of(settings)
+    certificates = {agent.name: agent.certificate.name for agent in settings.agents if agent.certificate is not None}
     if settings.auth.mode is AuthMode.PASSTHROUGH:
         owners = {agent.name: agent.owner for agent in settings.agents if agent.owner is not None}
-        return Access(mode, None, owners=owners, default_owner=settings.auth.default_owner)
+        return Access(
+            mode,
+            None,
+            owners=owners,
+            default_owner=settings.auth.default_owner,
+            tls=tls,
+            certificates=certificates,
+        )
     accounts: dict[str, AgentAccount] = {}
     secrets: dict[str, str] = {}
     for agent in settings.agents:
-        assert agent.password is not None and agent.owner is not None, "checked with the configuration"
+        assert agent.owner is not None, "checked with the configuration"
         login = agent.upstream
         user = login.user if login else settings.upstream.dsn.user or agent.name
         password = login.password if login else settings.upstream.dsn.password
@@ -219,9 +271,12 @@ def access_of(settings: Settings, mock_key: bytes) -> Access:
             user,
             password.get_secret_value() if password else None,
             agent.databases or (),
+            by_password=agent.password is not None,
         )
-        secrets[agent.name] = agent.password.get_secret_value()
-    return Access(mode, AgentAuthenticator(secrets, mock_key), accounts)
+        if agent.password is not None:
+            secrets[agent.name] = agent.password.get_secret_value()
+    authenticator = AgentAuthenticator(secrets, mock_key)
+    return Access(mode, authenticator, accounts, tls=tls, certificates=certificates)
 
 
 def policy_of(settings: Settings) -> Policy:

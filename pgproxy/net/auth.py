@@ -16,6 +16,7 @@ import hmac
 import secrets
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from pgproxy.errors import InvalidPassword, ProxyError, UpstreamUnreachable
@@ -110,8 +111,9 @@ class AgentAuthenticator:
                 self._verifiers.update(await asyncio.to_thread(self._derive_all, self._passwords))
                 self._passwords = {}
 
-    async def authenticate(self, client: MessageStream, user: str) -> None:
-        """Returns after AuthenticationOk was written; the caller has only to go on with ParameterStatus.
+    async def authenticate(self, client: MessageStream, user: str, binding: bytes | None = None) -> None:
+        """Returns after AuthenticationOk was written; the caller has only to go on with ParameterStatus. With the
+        `binding` of a connection in TLS, SCRAM-SHA-256-PLUS is offered first.
 
         Raises:
             AuthenticationFailed: 28P01; the caller tells the client and closes.
@@ -119,16 +121,17 @@ class AgentAuthenticator:
         """
         await self.prepare()
         known = self._verifiers.get(user)
-        exchange = scram.ServerExchange(known if known is not None else self._mock_verifier(user))
-        client.write(authentication(tags.AUTH_SASL, scram.MECHANISM + b"\x00\x00"))
+        exchange = scram.ServerExchange(known if known is not None else self._mock_verifier(user), binding=binding)
+        offered = (scram.MECHANISM,) if binding is None else (scram.MECHANISM_PLUS, scram.MECHANISM)
+        client.write(authentication(tags.AUTH_SASL, b"\x00".join(offered) + b"\x00\x00"))
         await client.drain()
-        client_first = _read_initial_response(await _read_response(client))
+        mechanism, client_first = _read_initial_response(await _read_response(client), offered)
         if client_first is None:
             # No initial response in the first message: ask for it with an empty challenge (RFC 4422, 5).
             client.write(authentication(tags.AUTH_SASL_CONTINUE))
             await client.drain()
             client_first = await _read_response(client)
-        client.write(authentication(tags.AUTH_SASL_CONTINUE, exchange.first(client_first)))
+        client.write(authentication(tags.AUTH_SASL_CONTINUE, exchange.first(client_first, mechanism)))
         await client.drain()
         server_final = exchange.final(await _read_response(client))
         if server_final is None or known is None:
@@ -164,20 +167,31 @@ async def _read_response(client: MessageStream) -> bytes:
     return read_password(message)
 
 
-def _read_initial_response(body: bytes) -> bytes | None:
-    """client-first-message out of a SASLInitialResponse; None when the client sent the mechanism's name
-    only."""
+def _read_initial_response(body: bytes, offered: tuple[bytes, ...]) -> tuple[bytes, bytes | None]:
+    """Mechanism and client-first-message out of a SASLInitialResponse; None for the latter when the client sent the
+    mechanism's name only."""
     fields = Body(body, 0)
-    if fields.string() != scram.MECHANISM:
+    mechanism = fields.string()
+    if mechanism not in offered:
         raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
     data = fields.value()
     fields.finish()
-    return data
+    return mechanism, data
 
 
-async def login(server: MessageStream, user: str, password: str | None) -> None:
+@dataclass(frozen=True, slots=True)
+class ServerBinding:
+    """Whether the connection to the server is in TLS, and the binding of its certificate where one is defined."""
+
+    is_secured: bool = False
+    value: bytes | None = None
+
+
+async def login(
+    server: MessageStream, user: str, password: str | None, binding: ServerBinding = ServerBinding()
+) -> None:
     """Authenticates pgproxy at the server, after its StartupMessage; returns at AuthenticationOk, nothing
-    behind it read.
+    behind it read. In TLS the SCRAM exchange is bound to it wherever both sides can.
 
     Raises:
         UpstreamRefused: the server sent an ErrorResponse.
@@ -195,10 +209,8 @@ async def login(server: MessageStream, user: str, password: str | None) -> None:
                 raise UpstreamNotTrusted("server did not complete SCRAM authentication")
             return
         if code == tags.AUTH_SASL and exchange is None:
-            if scram.MECHANISM not in payload.split(b"\x00"):
-                raise UpstreamAuthUnsupported("server offers no SASL mechanism that pgproxy supports")
-            exchange = scram.ClientExchange(_required(password))
-            server.write(sasl_initial_response(scram.MECHANISM, exchange.first()))
+            mechanism, exchange = _choose_mechanism(payload.split(b"\x00"), _required(password), binding)
+            server.write(sasl_initial_response(mechanism, exchange.first()))
         elif exchange is not None:
             proven = await _continue_scram(server, exchange, code, payload, proven)
         elif code == tags.AUTH_CLEARTEXT_PASSWORD:
@@ -208,6 +220,19 @@ async def login(server: MessageStream, user: str, password: str | None) -> None:
         else:
             raise UpstreamAuthUnsupported(f"server asks for unsupported authentication method {code}")
         await server.drain()
+
+
+def _choose_mechanism(
+    offered: list[bytes], password: str, binding: ServerBinding
+) -> tuple[bytes, scram.ClientExchange]:
+    if scram.MECHANISM_PLUS in offered and not binding.is_secured:
+        # No server says so in the clear: somebody between has taken TLS away.
+        raise UpstreamNotTrusted("server offered SCRAM-SHA-256-PLUS authentication over a connection without TLS")
+    if scram.MECHANISM_PLUS in offered and binding.value is not None:
+        return scram.MECHANISM_PLUS, scram.ClientExchange(password, binding=binding.value)
+    if scram.MECHANISM not in offered:
+        raise UpstreamAuthUnsupported("server offers no SASL mechanism that pgproxy supports")
+    return scram.MECHANISM, scram.ClientExchange(password, could_bind=binding.value is not None)
 
 
 async def _read_request(server: MessageStream) -> tuple[int, bytes]:
@@ -273,7 +298,9 @@ def _md5_answer(user: str, password: str, salt: bytes) -> bytes:
 
 async def relay_authentication(client: MessageStream, server: MessageStream) -> bool:
     """Passthrough: the server authenticates the client, byte for byte. Only its NegotiateProtocolVersion stays here,
-    for it answers what pgproxy asked; the client has had pgproxy's own.
+    for it answers what pgproxy asked; the client has had pgproxy's own. And an offer of SCRAM-SHA-256-PLUS, which is
+    about the TLS between pgproxy and the server: the client has none (the configuration sees to that), and libpq
+    takes such an offer for an attack.
 
     True when AuthenticationOk was forwarded, with nothing behind it read from either side; False when the
     server's ErrorResponse was forwarded, after which it closes.
@@ -289,7 +316,7 @@ async def relay_authentication(client: MessageStream, server: MessageStream) -> 
         request = _read_authentication(tag, message)
         if tag == tags.NEGOTIATE_PROTOCOL_VERSION:
             continue
-        client.write(message)
+        client.write(message if request is None else _without_plus(message, *request))
         await client.drain()
         if tag == tags.ERROR_RESPONSE:
             return False
@@ -302,6 +329,13 @@ async def relay_authentication(client: MessageStream, server: MessageStream) -> 
             await _relay_response(server, *await client.read_message())
         elif code == tags.AUTH_GSS_CONTINUE:
             arriving = await _relay_token_if_any(client, server)
+
+
+def _without_plus(message: bytes, code: int, payload: bytes) -> bytes:
+    if code != tags.AUTH_SASL:
+        return message
+    kept = [name for name in payload.split(b"\x00") if name and name != scram.MECHANISM_PLUS]
+    return authentication(tags.AUTH_SASL, b"\x00".join([*kept, b"", b""]))
 
 
 async def _relay_response(server: MessageStream, tag: int, message: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -11,6 +12,11 @@ from pgproxy.protocol.violation import ProtocolViolation
 
 # Start-up messages (passwords, SASL, ParameterStatus) are small; a GSS token may reach 64 KB.
 _STARTUP_MESSAGE_BYTES = 1 << 20
+_TLS_GOODBYE_S = 5.0  # for the peer's close_notify
+
+
+class HandshakeFailed(ConnectionResetError):
+    """TLS did not come about; the connection is of no further use."""
 
 
 class Endpoint(asyncio.Protocol):
@@ -22,6 +28,7 @@ class Endpoint(asyncio.Protocol):
         self._buffer = bytearray()
         self._ended = False
         self._is_lost = False
+        self._is_secured = False
         self._waiter: asyncio.Future[None] | None = None
         self._drain_waiter: asyncio.Future[None] | None = None
         self._on_data: Callable[[bytes], None] | None = None
@@ -52,7 +59,8 @@ class Endpoint(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._end(False)
-        return True  # what is written still goes out; the relay closes
+        # What is written still goes out, and the relay closes. TLS has no half-closed connections.
+        return not self._is_secured
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
@@ -120,6 +128,75 @@ class Endpoint(asyncio.Protocol):
         await self._fill(size)
         return self._take(size)
 
+    async def read_byte(self) -> bytes:
+        """The answer to an SSLRequest, which is no message."""
+        await self._fill(1)
+        return self._take(1)
+
+    async def peek(self) -> int:
+        """The next byte, which stays."""
+        await self._fill(1)
+        return self._buffer[0]
+
+    async def peek_type(self, besides: int) -> int:
+        """The type of the next message that is not of type `besides`; nothing is taken."""
+        at = 0
+        while True:
+            await self._fill(at + 5)
+            if self._buffer[at] != besides:
+                return self._buffer[at]
+            length = int.from_bytes(self._buffer[at + 1 : at + 5], "big")
+            if not 4 <= length <= _STARTUP_MESSAGE_BYTES:
+                return self._buffer[at]  # whoever takes it refuses it
+            at += length + 1
+
+    async def start_tls(
+        self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
+    ) -> ssl.SSLObject:
+        """From here on everything is inside TLS, beginning with what is buffered (a ClientHello that came unasked;
+        a caller who knows of none refuses buffered bytes first). Raises HandshakeFailed."""
+        loop = asyncio.get_running_loop()
+        plain = self.transport
+
+        def feed() -> None:
+            # What was read before TLS stood behind the transport only we have: its turn is right behind TLS's
+            # connection_made, and before the loop looks at sockets again.
+            protocol = plain.get_protocol()
+            if protocol is self:
+                return  # start_tls has failed already
+            received = self._take(len(self._buffer))
+            buffered = cast(asyncio.BufferedProtocol, protocol)  # uvloop's is no subclass of asyncio's
+            while received:
+                room = cast(memoryview, buffered.get_buffer(len(received)))
+                size = min(len(room), len(received))
+                room[:size] = received[:size]
+                buffered.buffer_updated(size)
+                received = received[size:]
+
+        starting = loop.create_task(
+            loop.start_tls(
+                plain,
+                self,
+                context,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_shutdown_timeout=_TLS_GOODBYE_S,
+            )
+        )
+        loop.call_soon(lambda: loop.call_soon(feed))
+        try:
+            secured = await starting
+        except OSError as error:
+            self._ended = True
+            raise HandshakeFailed(_reason(error)) from error
+        if secured is None:  # lost just behind the handshake
+            self._ended = True
+            raise HandshakeFailed("the peer closed the connection")
+        self._transport = secured
+        self._is_secured = True
+        found: ssl.SSLObject = secured.get_extra_info("ssl_object")
+        return found
+
     @property
     def has_buffered(self) -> bool:
         """Whether bytes arrived that nobody has read yet."""
@@ -162,3 +239,11 @@ class Endpoint(asyncio.Protocol):
         """Now."""
         if self._transport is not None:
             self._transport.abort()
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS handshake failed: {error.reason or error}"
+    return "the peer closed the connection during the TLS handshake"

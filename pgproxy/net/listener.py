@@ -22,7 +22,7 @@ from pgproxy.errors import (
 )
 from pgproxy.net import auth, startup
 from pgproxy.net.admission import Admission, Places, Visit
-from pgproxy.net.endpoint import Endpoint
+from pgproxy.net.endpoint import Endpoint, HandshakeFailed
 from pgproxy.net.greeting import ProtocolTooOld, read_greeting
 from pgproxy.net.ports import Services
 from pgproxy.net.relay import Relay
@@ -80,6 +80,7 @@ class LiveSession:
             "state": "parked" if relay.approval_id else "active",
             "transaction": {"I": "idle", "T": "open", "E": "failed"}[relay.transaction_status],
             "approval_id": relay.approval_id,
+            "tls": self.started.secured.describe() if self.started.secured else None,
             "started_at": evidence.timestamp(self.since),
             "parked_at": evidence.timestamp(relay.parked_since) if relay.parked_since else None,
         }
@@ -198,6 +199,8 @@ class Listener:
         try:
             visit = self._admission.arrive()
             await self._welcome(client, visit)
+        except HandshakeFailed as error:
+            _log.info("start-up refused: %s", error)  # in TLS's own words to the client
         except (ConnectionResetError, TimeoutError, Refused):
             pass  # nobody to tell, or told already
         except auth.UpstreamRefused as refused:
@@ -223,7 +226,8 @@ class Listener:
 
     async def _welcome(self, client: Endpoint, visit: Visit) -> None:
         async with asyncio.timeout(self._options.startup_timeout_s):
-            packet = await startup.read_first_packet(client)
+            opened = await startup.read_first_packet(client, self._access.tls)
+            packet = opened.packet
             if isinstance(packet, CancelRequest):
                 if not self.cancel(packet.pid, packet.secret):
                     await self._cancel_elsewhere(packet.pid, packet.secret)
@@ -232,8 +236,12 @@ class Listener:
                 raise ShuttingDown("pgproxy: shutting down, no new sessions")
             visit.begin()
             greeting = read_greeting(packet, self._policy.mode, self._classify)
+            if self._access.tls is not None:
+                address = _address(client.transport.get_extra_info("peername"))
+                self._access.tls.check(opened.secured, address, greeting.user, greeting.database)
             started = await startup.authenticate_and_connect(
                 client,
+                opened.secured,
                 greeting,
                 self._access,
                 self._services.upstream,
@@ -277,7 +285,8 @@ class Listener:
         self._sessions[session_id] = live
         self._keys.setdefault(started.key[0], []).append(live)
         self._services.metrics.session_opened()
-        self._services.audit.append_soon(evidence.session_entry("session_start", requester, live.since))
+        began = evidence.session_entry("session_start", requester, live.since)
+        self._services.audit.append_soon({**began, "tls": live.describe()["tls"]})
         _log.info("session=%s started agent=%s", session_id, started.agent)
         try:
             await relay.run(started.withheld)

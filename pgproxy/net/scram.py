@@ -19,9 +19,11 @@ from typing import Final
 
 from scramp.utils import ScramException, saslprep  # type: ignore[import-untyped]  # has no py.typed
 
-from pgproxy.protocol.violation import FEATURE_NOT_SUPPORTED, ProtocolViolation
+from pgproxy.protocol.violation import FEATURE_NOT_SUPPORTED, INVALID_AUTHORIZATION, ProtocolViolation
 
 MECHANISM: Final = b"SCRAM-SHA-256"
+MECHANISM_PLUS: Final = b"SCRAM-SHA-256-PLUS"
+_BINDING_TYPE: Final = b"tls-server-end-point"
 
 # The server's defaults: scram_iterations, SCRAM_DEFAULT_SALT_LEN, SCRAM_RAW_NONCE_LEN.
 ITERATIONS: Final = 4096
@@ -103,27 +105,30 @@ def prepare_password(password: str) -> bytes:
 
 
 class ServerExchange:
-    """The server's side for one client: `first` answers its first message, `final` judges its proof."""
+    """The server's side for one client: `first` answers its first message, `final` judges its proof.
 
-    def __init__(self, verifier: Verifier, nonce: str | None = None) -> None:
+    `binding`: the `tls-server-end-point` of our own certificate on this connection; None: -PLUS was not offered.
+    """
+
+    def __init__(self, verifier: Verifier, nonce: str | None = None, *, binding: bytes | None = None) -> None:
         self._verifier = verifier
         self._nonce = (nonce or _new_nonce()).encode()
-        self._gs2_header = b""
+        self._binding = binding
+        self._bound = b""  # what the client's final message must repeat: its gs2-header, and with -PLUS the binding
         self._client_first_bare = b""
         self._server_first = b""
 
-    def first(self, client_first: bytes) -> bytes:
+    def first(self, client_first: bytes, mechanism: bytes = MECHANISM) -> bytes:
         """Answers client-first-message with server-first-message.
 
         Raises:
-            ProtocolViolation: 08P01 for a malformed message or channel binding that was not offered; 0A000
-            for an
-                authorization identity.
+            ProtocolViolation: 08P01 for a malformed message, channel binding other than was offered, or a client
+                that was kept from seeing the offer; 0A000 for an authorization identity.
         """
         flag, comma, rest = client_first.partition(b",")
-        if not comma or flag not in {b"n", b"y"}:
-            # `y`: the client could bind the channel but saw no -PLUS offered, which is true on this leg.
-            raise ProtocolViolation("malformed SCRAM message or channel binding that was not offered")
+        if not comma:
+            raise ProtocolViolation("malformed SCRAM message")
+        self._check_flag(flag, mechanism)
         authzid, comma, bare = rest.partition(b",")
         if not comma:
             raise ProtocolViolation("malformed SCRAM message")
@@ -139,25 +144,52 @@ class ServerExchange:
         client_nonce = fields[1][2:]
         if not client_nonce or any(not 0x21 <= byte <= 0x7E for byte in client_nonce):
             raise ProtocolViolation("non-printable characters in SCRAM nonce")
-        self._gs2_header = flag + b",,"
+        self._bound = flag + b",," + (self._binding or b"" if mechanism == MECHANISM_PLUS else b"")
         self._client_first_bare = bare
         self._nonce = client_nonce + self._nonce
         salt = base64.b64encode(self._verifier.salt)
         self._server_first = b"r=%s,s=%s,i=%d" % (self._nonce, salt, self._verifier.iterations)
         return self._server_first
 
+    def _check_flag(self, flag: bytes, mechanism: bytes) -> None:
+        """gs2-cbind-flag against what was offered and what was chosen (RFC 5802, 6)."""
+        wants_binding = flag.startswith(b"p=")
+        if flag not in {b"n", b"y"} and not wants_binding:
+            raise ProtocolViolation("malformed SCRAM message: unexpected channel-binding flag")
+        if mechanism != MECHANISM_PLUS:
+            if wants_binding:
+                raise ProtocolViolation(
+                    "malformed SCRAM message: client selected SCRAM-SHA-256 without channel binding, but the message "
+                    "includes channel binding data"
+                )
+            if flag == b"y" and self._binding is not None:
+                # It could bind the channel and saw no offer, yet one was made: somebody between took it out.
+                raise ProtocolViolation(
+                    "SCRAM channel binding negotiation error: client supports channel binding but thinks the server "
+                    "does not"
+                )
+        elif not wants_binding:
+            raise ProtocolViolation(
+                "malformed SCRAM message: client selected SCRAM-SHA-256-PLUS, but the message does not include channel "
+                "binding data"
+            )
+        elif flag[2:] != _BINDING_TYPE:
+            raise ProtocolViolation("unsupported SCRAM channel-binding type")
+
     def final(self, client_final: bytes) -> bytes | None:
         """Answers client-final-message with server-final-message; None when the proof is wrong.
 
         Raises:
             ProtocolViolation: 08P01 for a malformed message, another nonce, or other channel binding than
-            agreed.
+                agreed; 28000 for the binding of another channel.
         """
         without_proof, comma, proof_text = client_final.rpartition(b",p=")
         fields = without_proof.split(b",")
         if not comma or len(fields) < 2 or fields[0][:2] != b"c=" or fields[1][:2] != b"r=":
             raise ProtocolViolation("malformed SCRAM message")
-        if fields[0][2:] != base64.b64encode(self._gs2_header):
+        if not hmac.compare_digest(fields[0][2:], base64.b64encode(self._bound)):
+            if self._bound.startswith(b"p="):
+                raise ProtocolViolation("SCRAM channel binding check failed", INVALID_AUTHORIZATION)
             raise ProtocolViolation("unexpected SCRAM channel-binding attribute in client-final-message")
         if fields[1][2:] != self._nonce:
             raise ProtocolViolation("invalid SCRAM response: nonce does not match")
@@ -177,13 +209,17 @@ class ServerExchange:
 class ClientExchange:
     """The client's side. In order: `first`, `salt_password` (slow), `final`, `verify`.
 
-    Without channel binding, flag `n`: this side does not support it, so a server that offers -PLUS accepts.
+    `binding`: the `tls-server-end-point` of the server's certificate, where -PLUS was offered and this side can do
+    it. Without, the flag says why: `y` that it could have and saw no offer, which a server that made one takes for an
+    attack; `n` that it could not.
     """
 
-    _GS2_HEADER: Final = b"n,,"
-
-    def __init__(self, password: str, nonce: str | None = None) -> None:
+    def __init__(
+        self, password: str, nonce: str | None = None, *, binding: bytes | None = None, could_bind: bool = False
+    ) -> None:
         self._password = password
+        self._gs2_header = b"p=" + _BINDING_TYPE + b",," if binding is not None else b"y,," if could_bind else b"n,,"
+        self._bound = self._gs2_header + (binding or b"")
         self._nonce = (nonce or _new_nonce()).encode()
         # The server takes the user from the start-up packet and ignores this one.
         self._first_bare = b"n=,r=" + self._nonce
@@ -198,7 +234,7 @@ class ClientExchange:
         return self._server_signature is not None
 
     def first(self) -> bytes:
-        return self._GS2_HEADER + self._first_bare
+        return self._gs2_header + self._first_bare
 
     def salt_password(self, server_first: bytes) -> None:
         """Takes server-first-message and derives the salted password: run it in a thread.
@@ -228,7 +264,7 @@ class ClientExchange:
         """client-final-message, with the proof."""
         assert self._salted, "salt_password comes first"
         client_key = _hmac(self._salted, b"Client Key")
-        without_proof = b"c=" + base64.b64encode(self._GS2_HEADER) + b",r=" + self._server_nonce
+        without_proof = b"c=" + base64.b64encode(self._bound) + b",r=" + self._server_nonce
         auth_message = b",".join((self._first_bare, self._server_first, without_proof))
         signature = _hmac(hashlib.sha256(client_key).digest(), auth_message)
         self._server_signature = _hmac(_hmac(self._salted, b"Server Key"), auth_message)

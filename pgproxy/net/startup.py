@@ -11,10 +11,12 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pgproxy.errors import InvalidAuthorization, UpstreamLost
+from pgproxy.certificates import CertificateName
+from pgproxy.errors import FeatureNotSupported, InvalidAuthorization, UpstreamLost
 from pgproxy.net import auth
 from pgproxy.net.endpoint import Endpoint
 from pgproxy.net.greeting import Greeting, check_encoding
+from pgproxy.net.tls import TLS_HANDSHAKE, Secured, ServerTls, certificate_missing
 from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode
 from pgproxy.protocol import backend, startup, tags
@@ -25,25 +27,29 @@ from pgproxy.session.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class AgentAccount:
-    """One agent of broker mode: who owns it, and as whom pgproxy logs in for it. `databases` empty: any."""
+    """One agent of broker mode: who owns it, and as whom pgproxy logs in for it. `databases` empty: any. Without
+    `by_password` its certificate alone lets it in."""
 
     name: str
     owner: str
     upstream_user: str
     upstream_password: str | None
     databases: tuple[str, ...] = ()
+    by_password: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """How clients get in. Broker mode has an `authenticator`; in passthrough mode it is None and the agent is the
-    database user, whose owner is looked up in `owners`."""
+    database user, whose owner is looked up in `owners`. An agent in `certificates` must show one of that name."""
 
     mode: Mode
     authenticator: auth.AgentAuthenticator | None
     accounts: dict[str, AgentAccount] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     default_owner: str | None = None
+    tls: ServerTls | None = None
+    certificates: dict[str, CertificateName] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -60,28 +66,52 @@ class Started:
     client_key: tuple[int, bytes]  # the one the client was given
     # Of a replication connection, which the session has to admit first: the ReadyForQuery the client has not got.
     withheld: bytes | None = None
+    secured: Secured | None = None  # the client's TLS
 
 
-async def read_first_packet(client: Endpoint) -> StartupMessage | CancelRequest:
-    """Answers SSLRequest and GSSENCRequest (neither is offered yet) until the packet that counts comes.
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A client's packet that counts, and the TLS it came in."""
+
+    packet: StartupMessage | CancelRequest
+    secured: Secured | None
+
+
+async def read_first_packet(client: Endpoint, tls: ServerTls | None) -> Opened:
+    """Answers SSLRequest and GSSENCRequest, and begins TLS (also unasked, "SSL Session Encryption"), until the packet
+    that counts comes.
 
     Raises ProtocolViolation, also when bytes were sent behind an SSLRequest before its answer: whoever sent them
-    believed them encrypted (CVE-2021-23222).
+    believed them encrypted (CVE-2021-23222). Raises HandshakeFailed, and FeatureNotSupported for a request that was
+    answered before, which the server takes for a protocol version.
     """
+    secured: Secured | None = None
+    if tls is not None and await client.peek() == TLS_HANDSHAKE:
+        secured = await tls.accept(client, direct=True)
     asked: set[type] = set()
     while True:
         packet = startup.read_startup(await client.read_startup_packet())
         if not isinstance(packet, SSLRequest | GSSENCRequest):
-            return packet
-        if type(packet) in asked or client.has_buffered:
+            return Opened(packet, secured)
+        if secured is not None or type(packet) in asked:
+            minor = (tags.SSL_REQUEST if isinstance(packet, SSLRequest) else tags.GSSENC_REQUEST) & 0xFFFF
+            raise FeatureNotSupported(
+                f"unsupported frontend protocol 1234.{minor}: server supports 3.0 to 3.{startup.NEWEST_MINOR}"
+            )
+        if client.has_buffered:
             raise ProtocolViolation("received unencrypted data after an encryption request")
         asked.add(type(packet))
-        client.write(b"N")
-        await client.drain()
+        if tls is not None and isinstance(packet, SSLRequest):
+            client.write(b"S")
+            secured = await tls.accept(client)
+        else:
+            client.write(b"N")
+            await client.drain()
 
 
 async def authenticate_and_connect(
     client: Endpoint,
+    secured: Secured | None,
     greeting: Greeting,
     access: Access,
     upstream: Upstream,
@@ -93,24 +123,43 @@ async def authenticate_and_connect(
     and may raise."""
     if greeting.negotiate is not None:
         client.write(greeting.negotiate)
+    _check_certificate(secured, greeting.user, access)
     if access.authenticator is not None:
-        started = await _broker(client, greeting, access, access.authenticator, upstream, identified)
+        started = await _broker(client, secured, greeting, access, access.authenticator, upstream, identified)
     else:
         started = await _passthrough(client, greeting, access, upstream, identified)
+    started.secured = secured
     started.settings.follow(started.db_user, lambda: catalog(greeting.database))
     return started
 
 
+def _check_certificate(secured: Secured | None, user: str, access: Access) -> None:
+    """Before any password, as the server does. Raises InvalidAuthorization."""
+    wanted = access.certificates.get(user)
+    if wanted is None:
+        return
+    if secured is None or secured.peer is None:
+        raise certificate_missing("this agent is known by its certificate")
+    if not wanted.is_of(secured.peer):
+        raise InvalidAuthorization(f'certificate authentication failed for user "{user}"')
+
+
 async def _broker(
     client: Endpoint,
+    secured: Secured | None,
     greeting: Greeting,
     access: Access,
     authenticator: auth.AgentAuthenticator,
     upstream: Upstream,
     identified: Callable[[str], None],
 ) -> Started:
-    await authenticator.authenticate(client, greeting.user)
-    account = access.accounts[greeting.user]
+    account = access.accounts.get(greeting.user)
+    if account is None or account.by_password:
+        await authenticator.authenticate(client, greeting.user, secured.binding if secured is not None else None)
+        account = access.accounts[greeting.user]
+    else:
+        assert account.name in access.certificates, "an agent without a password is known by its certificate"
+        client.write(backend.authentication(tags.AUTH_OK))
     if account.databases and greeting.database not in account.databases:
         raise InvalidAuthorization(f'pgproxy: agent "{account.name}" may not connect to database "{greeting.database}"')
     if account.databases and greeting.replication is not None:
@@ -119,10 +168,10 @@ async def _broker(
             detail="replication reads every database, and the agent may connect to certain ones only",
         )
     identified(account.name)
-    server = await upstream.connect()
+    server, server_secured = await upstream.start(_packet(account.upstream_user.encode(), greeting))
     try:
-        server.write(_packet(account.upstream_user.encode(), greeting))
-        await auth.login(server, account.upstream_user, account.upstream_password)
+        binding = auth.ServerBinding(server_secured is not None, server_secured.binding if server_secured else None)
+        await auth.login(server, account.upstream_user, account.upstream_password, binding)
         return await _greet(client, server, greeting, account.name, account.owner, account.upstream_user, access.mode)
     except BaseException:
         server.abort()
@@ -132,9 +181,8 @@ async def _broker(
 async def _passthrough(
     client: Endpoint, greeting: Greeting, access: Access, upstream: Upstream, identified: Callable[[str], None]
 ) -> Started:
-    server = await upstream.connect()
+    server, _ = await upstream.start(_packet(greeting.raw_user, greeting))
     try:
-        server.write(_packet(greeting.raw_user, greeting))
         if not await auth.relay_authentication(client, server):
             raise Refused
         identified(greeting.user)

@@ -21,6 +21,7 @@ from pgproxy.session.judgement import Judgement, too_large
 from pgproxy.session.large import Fate, Large, ValueDigest
 from pgproxy.session.reading import may_copy_in, unknown
 from pgproxy.session.replies import Expected, ReplyKind
+from pgproxy.session.runs import StatementRun
 from pgproxy.session.statements import PreparedStatement
 from pgproxy.session.states import GateState
 from pgproxy.session.units import Unit, UnitKind
@@ -306,7 +307,8 @@ class Gate:
         c = self._
         parsed = frontend.read_parse(message)
         name = self._name(parsed.name)
-        statement = PreparedStatement(parsed.query, parsed.parameter_types)
+        conforming = c.settings.environment.standard_conforming_strings
+        statement = PreparedStatement(parsed.query, parsed.parameter_types, conforming=conforming)
         classification = self._judgement.peek(statement.sql)
         if classification is None:
             return
@@ -435,16 +437,37 @@ class Gate:
         name = self._name(frontend.read_execute(message).portal)
         if not c.statements.portal_is_settled(name, c.segment) and not self._.settle():
             return
-        self._pop()
         run = c.statements.portal(name)
-        if run is None:
+        if run is None or (name and c.settings.cursors_may_change):
             # A portal this session did not bind is a cursor: DECLARE was judged by its query, whose functions run
-            # only now. None at all is the server's to refuse, like any other name it does not know.
-            c.settings.may_have_changed(("search_path",))
-            self._pass(message, Expected(ReplyKind.EXECUTE))
+            # only now. None at all is the server's to refuse, like any other name it does not know. (SQL's CLOSE and
+            # DECLARE may have put a cursor in the place of a portal.) Earlier replies first: the ReadyForQuery of
+            # something before would say that all is as reported.
+            if not c.settle():
+                return
+            c.settings.may_have_changed(("search_path", *c.settings.cursors_may_change))
+        if run is None:
+            self._pass(self._pop(), Expected(ReplyKind.EXECUTE))
             return
+        if run.stood_for:
+            if not c.settle():
+                return
+            if c.policy.mode is Mode.ENFORCE and not self._judgement.still_means_the_same(run):
+                self._refuse_changed(self._pop(), run)
+                return
+        self._pop()
+        run.executed = True
         self._judgement.guard(run)
         self._pass(message, Expected(ReplyKind.EXECUTE, run=run, may_copy_in=may_copy_in(run.classification)))
+
+    def _refuse_changed(self, message: bytes, run: StatementRun) -> None:
+        """An Execute of a portal that executes by name what is no longer what was judged."""
+        unit = self._unit(UnitKind.BIND, run.sql, [message], [Expected(ReplyKind.EXECUTE)])
+        unit.text = run.sql.decode(self._.settings.codec or "latin-1", "backslashreplace")
+        unit.refusal = Denied(
+            "pgproxy: what this portal executes may have changed since it was bound", hint="bind its statement again"
+        )
+        self._judgement.begin_uncertain(unit, "a prepared statement it executes, or the search_path, was changed")
 
 
 def _require_empty(message: bytes) -> None:

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import replace
 
 from classifier.catalog import changes_catalog
-from classifier.model import ActionClass, Classification
+from classifier.model import ActionClass, Classification, Environment
 from pgproxy import policy
 from pgproxy.errors import (
     AuditFull,
@@ -30,7 +30,7 @@ from pgproxy.session.context import Context
 from pgproxy.session.events import ApprovalOpened
 from pgproxy.session.large import Fate, Large
 from pgproxy.session.ports import ApprovalRequest, Requester, ResolvedApproval
-from pgproxy.session.reading import Reading, is_barrier, may_copy_in, unknown
+from pgproxy.session.reading import Reading, is_barrier, may_copy_in, settings_changed_by, unknown
 from pgproxy.session.replies import Expected, ReplyKind
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.states import GateState
@@ -252,7 +252,7 @@ class Judgement:
             c.identity.db_user.encode(),
             c.identity.database.encode(),
             # Not the catalog's version: somebody else's CREATE TABLE must not void what a human approved.
-            repr(replace(c.settings.environment, catalog_version=0, catalog_changed=False)).encode(),
+            repr(self._reading_environment()).encode(),
             repr(unit.parameter_types).encode(),
             unit.kind.value.encode(),
             *(unit.messages or [unit.sql]),
@@ -455,6 +455,7 @@ class Judgement:
             unit.statement_id, unit.classification, c.now, unit.approval_id, unit.decision, unit.reviewers
         )
         run.covered = unit.covered
+        run.executed = unit.kind in (UnitKind.QUERY, UnitKind.FUNCTION_CALL)
         unit.run = run
         if unit.kind is UnitKind.START_UP:
             c.admission = unit
@@ -476,8 +477,14 @@ class Judgement:
             c.replies.sent(expected)
         if unit.kind in (UnitKind.QUERY, UnitKind.FUNCTION_CALL):
             c.segment += 1
-        if any(s.prepares is not None for s in unit.classification.statements):
+        if unit.stood_for or any(s.prepares is not None for s in unit.classification.statements):
             run.sql = unit.sql
+            run.conforming = c.settings.environment.standard_conforming_strings
+        if unit.kind is UnitKind.BIND and unit.stood_for:
+            run.stood_for, run.environment = dict(unit.stood_for), self._reading_environment()
+        for statement in unit.classification.statements:
+            if unit.portal or statement.kind == "DeclareCursorStmt":
+                c.settings.cursor_over(statement.settings)
         self.guard(run)
         messages = unit.messages
         if unit.large is not None:
@@ -486,10 +493,22 @@ class Judgement:
         c.emit(effects.ToServer(b"".join(messages), unit.received_at if unit.approval_id is None else None))
         self._done()
 
+    def still_means_the_same(self, run: StatementRun) -> bool:
+        """Whether what a portal executes by name is what was judged at its Bind: the server looks the names up, and
+        plans what they stand for, when the portal runs ("EXECUTE")."""
+        statements = self._.statements
+        names = all(statements.candidates(key) == was for key, was in run.stood_for.items())
+        return names and run.environment == self._reading_environment()
+
+    def _reading_environment(self) -> Environment:
+        """Not the catalog's version: what others change meanwhile, they can change at any other moment too."""
+        return replace(self._.settings.environment, catalog_version=0, catalog_changed=False)
+
     def guard(self, run: StatementRun) -> None:
         """A statement goes to the server, to be bound or to be executed. If it changes what texts or names mean,
         the next judgement waits for it."""
-        if is_barrier(run.classification, self._.settings.touched_in_transaction):
+        run.completed = False
+        if is_barrier(run.classification, self._.settings):
             self.barriers[run] = run.classification
 
     def replies_are_in(self) -> None:
@@ -497,7 +516,8 @@ class Judgement:
         Execute raises it again."""
         c = self._
         for classification in self.barriers.values():
-            c.settings.may_have_changed(tuple(name for s in classification.statements for name in s.settings))
+            for statement in classification.statements:
+                c.settings.may_have_changed(settings_changed_by(statement, c.settings))
             if changes_catalog(classification):
                 c.settings.catalog_may_have_changed()
         self.barriers.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from classifier.catalog import changes_catalog
-from classifier.model import Classification
+from classifier.model import Classification, Statement
 from pgproxy.errors import BacklogTooLarge, ConnectionProtocolViolation, ProxyError, ShuttingDown, UpstreamLost
 from pgproxy.protocol import backend, frontend, tags
 from pgproxy.protocol.framing import (
@@ -37,6 +37,7 @@ from pgproxy.session.events import (
 from pgproxy.session.gate import Gate
 from pgproxy.session.judgement import Judgement
 from pgproxy.session.large import Fate
+from pgproxy.session.reading import settings_changed_by
 from pgproxy.session.refusals import error_response, fatal_response
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.statements import PreparedStatement, sql_name
@@ -318,20 +319,28 @@ class Session:
 
     def _apply(self, run: StatementRun, classification: Classification) -> None:
         c = self._
-        certain = run.sqlstate is None and not run.skipped
+        certain = run.sqlstate is None and not run.skipped and run.completed
         for statement in classification.statements:
-            if statement.deallocates is not None and certain:
-                if statement.deallocates:
-                    c.statements.forget(sql_name(statement.deallocates))
-                else:
-                    c.statements.forget_all()
-            if statement.prepares is not None:
-                made = PreparedStatement(run.sql, (), statement.prepared or classification)
-                c.statements.prepared(sql_name(statement.prepares), made, certain=certain)
-            if statement.settings:
-                c.settings.may_have_changed(statement.settings)
+            if run.executed:  # else a portal that was closed without having run: it made and took away no name
+                self._apply_to_names(run, statement, classification, certain=certain)
+            changed = settings_changed_by(statement, c.settings)
+            if changed:
+                c.settings.may_have_changed(changed)
         if c.settings.touched_in_transaction:
             c.settings.may_have_changed(("search_path",))  # COMMIT and ROLLBACK may have brought another back
+
+    def _apply_to_names(
+        self, run: StatementRun, statement: Statement, classification: Classification, *, certain: bool
+    ) -> None:
+        statements = self._.statements
+        if statement.deallocates is not None and certain:
+            if statement.deallocates:
+                statements.forget(sql_name(statement.deallocates))
+            else:
+                statements.forget_all()
+        if statement.prepares is not None:
+            made = PreparedStatement(run.sql, (), statement.prepared or classification, run.conforming)
+            statements.prepared(sql_name(statement.prepares), made, certain=certain)
 
     def _ready(self) -> None:
         """ReadyForQuery: outcomes are final for what is not inside an open transaction."""

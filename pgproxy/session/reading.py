@@ -15,7 +15,7 @@ from pgproxy.errors import Denied, InvalidText, ProxyError, StatementUnknown, To
 from pgproxy.policy import Mode
 from pgproxy.session import effects, replication
 from pgproxy.session.context import Context
-from pgproxy.session.settings import MEANINGFUL
+from pgproxy.session.settings import MEANINGFUL, Settings
 from pgproxy.session.statements import PreparedStatement, sql_name
 from pgproxy.session.states import GateState
 from pgproxy.session.units import Unit, UnitKind
@@ -79,6 +79,12 @@ class Reading:
         if own is None:
             return None
         joined = self._with_executed(unit, own)
+        if unit.portal and unit.stood_for and unit.refusal is None and c.policy.mode is Mode.ENFORCE:
+            unit.refusal = Denied(
+                "pgproxy: a named portal cannot execute a prepared statement by its name",
+                detail="the name may stand for another statement by the time a FETCH runs the portal",
+                hint="use the unnamed portal, or bind the prepared statement itself",
+            )
         if joined is not None and c.policy.mode is Mode.ENFORCE and _hides_quotes(joined):
             unit.refusal = Denied(
                 "pgproxy: this client_encoding is not supported",
@@ -87,9 +93,23 @@ class Reading:
             )
         return joined
 
-    def _classification_of(self, unit: Unit, text: str) -> Classification | None:
+    def _classification_of(self, unit: Unit, text: str, *, conforming: bool = True) -> Classification | None:
+        environment = self._.settings.environment
+        if not conforming and environment.standard_conforming_strings:
+            environment = replace(environment, standard_conforming_strings=False)
+        found = self._in(unit, text, environment)
+        # What a FETCH changes holds for the rest of its string already.
+        if found is not None and len(found.statements) > 1 and self._fetches(found) and environment.search_path:
+            changed = self._in(unit, text, replace(environment, search_path=None, role=None))
+            found = changed and _join(found, changed)
+        return found
+
+    def _fetches(self, classification: Classification) -> bool:
+        may_change = self._.settings.cursors_may_change
+        return bool(may_change) and any(s.kind == "FetchStmt" for s in classification.statements)
+
+    def _in(self, unit: Unit, text: str, environment: Environment) -> Classification | None:
         c = self._
-        environment = c.settings.environment
         found = unit.analysed.get((text, environment)) or c.lookup(text, environment)
         if found is None:
             self._awaited = (text, environment)
@@ -130,7 +150,7 @@ class Reading:
     def _now(self, unit: Unit, text: str, name: str, prepared: PreparedStatement) -> Classification | None:
         """What a prepared statement means now: the server plans it again after a change of search_path or of an
         object ("PREPARE"). One that SQL made is found again inside the text that made it."""
-        found = self._classification_of(unit, text)
+        found = self._classification_of(unit, text, conforming=prepared.conforming)
         if found is None or prepared.classification is None:
             return found
         made = [
@@ -138,19 +158,26 @@ class Reading:
             for s in found.statements
             if s.prepared is not None and sql_name(s.prepares or "") == sql_name(name)
         ]
-        return made[-1] if made else _join(prepared.classification, found)
+        if len(made) == 1:
+            return made[0]
+        # Of several with this name in one text, whichever the server came to.
+        for one in made:
+            found = _join(found, one)
+        return _join(prepared.classification, found)
 
     def _with_executed(self, unit: Unit, own: Classification) -> Classification | None:
         """Join what SQL EXECUTE will run: the name's statement counts, not the word EXECUTE. A name may stand for
         another EXECUTE, if the protocol's Parse made it."""
         c = self._
         joined = own
+        unit.stood_for = {}
         names = [n for s in own.statements for n in s.executes]
         for name in names:  # grows
             key = sql_name(name)
             if not c.statements.is_settled(key, c.segment) and not c.settle():
                 return None
             candidates = c.statements.candidates(key)
+            unit.stood_for[key] = candidates
             if not candidates:
                 if c.policy.mode is Mode.ENFORCE and len(own.statements) == len(names) == 1:
                     unit.refusal = StatementUnknown(f'prepared statement "{name}" does not exist')
@@ -188,14 +215,21 @@ def may_copy_in(classification: Classification) -> bool:
     )
 
 
-def is_barrier(classification: Classification, touched: bool) -> bool:
+def settings_changed_by(statement: Statement, settings: Settings) -> tuple[str, ...]:
+    """The settings that running it may change; a FETCH runs what its cursor was declared over."""
+    fetches = statement.kind == "FetchStmt"
+    return (*statement.settings, *settings.cursors_may_change) if fetches else statement.settings
+
+
+def is_barrier(classification: Classification, settings: Settings) -> bool:
     """Whether later texts or names may mean something else once this has run."""
+    touched = settings.touched_in_transaction
     if changes_catalog(classification):
         return True
     for statement in classification.statements:
         if statement.prepares is not None or statement.deallocates is not None:
             return True
-        if not MEANINGFUL.isdisjoint(statement.settings):
+        if not MEANINGFUL.isdisjoint(settings_changed_by(statement, settings)):
             return True
         if touched and any(a.cls is ActionClass.TRANSACTION for a in statement.actions):
             return True

@@ -167,6 +167,7 @@ class Replies:
             case tags.COMMAND_COMPLETE, ReplyKind.QUERY | ReplyKind.EXECUTE:
                 if head.run is not None:
                     head.run.add_tag(backend.read_command_complete(message).decode("utf-8", "replace"))
+                    head.run.completed = True
                 if head.kind is ReplyKind.EXECUTE:
                     self._end_execute(head)
             case tags.EMPTY_QUERY_RESPONSE, ReplyKind.QUERY:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from classifier.model import Classification
+from classifier.model import Classification, Environment
 from pgproxy.session.large import ValueDigest
 
 _MAX_TAGS = 16  # a string of a million statements must not fill the trail with command tags
@@ -29,9 +29,16 @@ class StatementRun:
     refused: bool = False  # a substitute went in its place
     covered: bool = False  # by its connection's approval, which does not end with it
     portal_open: bool = False
+    executed: bool = False  # the server was told to run it, which a Bind alone does not
+    completed: bool = False  # and said that it has, to the Execute sent last
     finished_at: float | None = None
     reported: bool = False
-    sql: bytes = b""  # of a statement that makes names, kept for whoever is asked about one of them later
+    # of a statement that makes names, kept for whoever is asked about one of them later, or that executes some
+    sql: bytes = b""
+    conforming: bool = True  # standard_conforming_strings when it was read
+    # What the names that its SQL EXECUTEs were when it was judged. The server looks them up when the portal runs.
+    stood_for: dict[bytes, tuple[object, ...]] = field(default_factory=dict)
+    environment: Environment | None = None  # in which those were judged
     digest: ValueDigest | None = None  # of a Bind that passed without being kept
     unrecorded_sql: bytes | None = None  # a Parse, which enters the trail only if it fails
 

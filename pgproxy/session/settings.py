@@ -112,6 +112,8 @@ class Settings:
         self._uncertain: set[str] = set()
         self._environment: Environment | None = None
         self.touched_in_transaction = False
+        # What a cursor, or a portal that FETCH can name, changes when it is fetched from; for the session's rest.
+        self.cursors_may_change: tuple[str, ...] = ()
 
     def follow(self, role: str, catalog: Callable[[], tuple[int, bool]]) -> None:
         """Once it is known as whom the session began. `catalog` tells the version of the database's catalog to judge
@@ -187,6 +189,12 @@ class Settings:
             self._role = None  # the server never reports it
         self.touched_in_transaction = True
         self._environment = None
+
+    def cursor_over(self, names: tuple[str, ...]) -> None:
+        """A cursor is about to be made over a query that can change these."""
+        meaningful = set(names) & MEANINGFUL
+        if meaningful:
+            self.cursors_may_change = tuple(sorted(meaningful.union(self.cursors_may_change)))
 
     def ready(self, *, idle: bool) -> None:
         """ReadyForQuery: everything the server reports has been reported by now."""

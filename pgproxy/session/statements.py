@@ -22,11 +22,13 @@ def sql_name(name: str) -> bytes:
 @dataclass(frozen=True, slots=True)
 class PreparedStatement:
     """A named text. `classification` is set for SQL PREPARE alone, whose inner statement has no text of its own;
-    `parameter_types` are the OIDs the client gave (0 or missing: the server infers them)."""
+    `parameter_types` are the OIDs the client gave (0 or missing: the server infers them). `conforming`: with
+    standard_conforming_strings on, for the server reads a text once, when it comes, and keeps the tree."""
 
     sql: bytes
     parameter_types: tuple[int, ...] = ()
     classification: Classification | None = None
+    conforming: bool = True
 
 
 @dataclass(eq=False, slots=True)

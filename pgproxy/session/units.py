@@ -42,6 +42,7 @@ class Unit:
     text: str = ""
     # what each name in SQL EXECUTE stands for, or may stand for
     executes: dict[str, list[str]] = field(default_factory=dict)
+    stood_for: dict[bytes, tuple[PreparedStatement, ...]] = field(default_factory=dict)  # the same, by key
     analysed: dict[tuple[str, Environment], Classification] = field(default_factory=dict)
     classification: Classification | None = None
     probed: bool = False

@@ -73,3 +73,34 @@ def test_ts_rewrite_runs_a_query_only_with_two_arguments() -> None:
     effect = functions.resolve(None, "ts_rewrite", 2, None)
     assert effect is not None
     assert effect.cls == ActionClass.CODE
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "set search_path = evil, pg_catalog; select now()",
+        "set search_path = evil, pg_catalog; begin; select now()",
+        "begin; set local search_path to evil, pg_catalog; select now(); commit",
+        "select set_config('search_path', 'evil, pg_catalog', false); select now()",
+        "select set_config('search_path', $1, false); select now()",
+        "set search_path = evil, pg_catalog; begin; set local search_path = app; rollback; select now()",
+    ],
+)
+def test_a_search_path_holds_for_the_rest_of_its_text(text: str) -> None:
+    """The server looks the names of each statement up when it comes to it; all were judged by the path of before."""
+    assert "unknown" in classify(text, Environment(search_path=("public",))).classes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "set search_path = app, public; select now()",
+        "set search_path = pg_catalog, evil; select now()",
+        "set search_path = 'evil, pg_catalog'; select now()",  # one name
+        "set search_path = evil, pg_catalog; select pg_catalog.now()",
+        "set work_mem = '8MB'; select now()",
+        "select now(); set search_path = evil, pg_catalog",
+    ],
+)
+def test_a_search_path_that_hides_nothing_of_postgresql_is_no_matter(text: str) -> None:
+    assert not classify(text, Environment(search_path=("public",))).privileged

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pgproxy.certificates import CertificateName
 from pgproxy.config import ConfigError, Limits, Mode, Settings, build, load
 from pgproxy.document import Document
+from tests.pki import Authority
 
 BROKER = """\
 auth: {mode: broker}
@@ -173,10 +175,18 @@ def test_unreadable_files(read: Load, tmp_path: Path) -> None:
 
 
 CASES = [
-    ("tls: {mode: require}", "tls.mode: TLS towards agents is not in this version"),
-    ("tls: {mode: prefer}", "tls.mode: TLS towards agents is not in this version"),
-    ("tls: {cert: a.crt}", "tls.cert: TLS towards agents is not in this version"),
-    ("api: {tls: {cert: a, key: b}}", "api.tls: TLS for the API is not in this version"),
+    ("tls: {mode: require}", "tls.cert: is required with tls.mode: require"),
+    ("tls: {mode: prefer, cert: a.crt}", "tls.key: is required with tls.mode: prefer"),
+    ("tls: {mode: require, cert: /no.crt, key: /no.key}", "tls.cert: /no.crt cannot be read: No such file"),
+    ("tls: {cert: a.crt}", "tls.cert: goes unused, for tls.mode is disable"),
+    ("tls: {client_ca: a.crt}", "tls.client_ca: goes unused, for tls.mode is disable"),
+    ("tls: {client_cert: required}", "tls.client_cert: needs tls.client_ca"),
+    ("agents: [{name: a, certificate: a}]", "agents[0].certificate: needs TLS (tls.mode) and tls.client_ca"),
+    ("agents: [{name: a, certificate: {cn: a, dn: CN=a}}]", "agents[0].certificate: must be one of cn, dn and san"),
+    ("agents: [{name: a, certificate: {}}]", "agents[0].certificate: must be one of cn, dn and san"),
+    ("tls: {mode: require}", "tls.mode: with auth.mode passthrough, SCRAM fails when both connections are in TLS"),
+    ("api: {tls: {cert: /no.crt, key: b}}", "api.tls.cert: /no.crt cannot be read"),
+    ("api: {tls: {cert: /no.crt}}", "api.tls.key: is required"),
     ("api: {oidc: {issuer: x}}", "api.oidc: OIDC is not in this version"),
     ("policy: policy.yaml", "policy: policy files are not in this version"),
     ("policy: {version: 1}", "policy: policy files are not in this version"),
@@ -188,8 +198,16 @@ CASES = [
     ("listen: localhost", "listen: must be HOST:PORT"),
     ("listen: 127.0.0.1:99999", "listen.port: input should be less than or equal to 65535"),
     ("{listen: '127.0.0.1:0', workers: 2}", "listen: several workers cannot share a port chosen by chance"),
-    ("upstream: {dsn: 'postgresql://h/?sslmode=verify-full'}", "upstream.dsn: TLS towards the server is not in"),
-    ("upstream: {dsn: 'postgresql://h/?sslrootcert=x'}", "upstream.dsn: TLS towards the server is not in"),
+    ("upstream: {dsn: 'postgresql://h/?sslmode=verify-full'}", "sslmode=verify-full needs sslrootcert"),
+    ("upstream: {dsn: 'postgresql://h/?sslmode=verify-ca'}", "sslmode=verify-ca needs sslrootcert"),
+    ("upstream: {dsn: 'postgresql://h/?sslmode=verify-full&sslrootcert=/no'}", "upstream.dsn: /no cannot be read"),
+    ("upstream: {dsn: 'postgresql://h/?sslmode=verify-full&sslrootcert=system'}", "name the file"),
+    ("upstream: {dsn: 'postgresql://h/?sslrootcert=x'}", "sslrootcert protects nothing with sslmode=prefer"),
+    ("upstream: {dsn: 'postgresql://h/?sslcert=x'}", "upstream.dsn: sslcert and sslkey need each other"),
+    ("upstream: {dsn: 'postgresql://h/?sslcert=/x&sslkey=/no'}", "upstream.dsn: /x cannot be read"),
+    ("upstream: {dsn: 'postgresql://h/?sslnegotiation=direct'}", "sslnegotiation=direct cannot go with sslmode=prefer"),
+    ("upstream: {dsn: 'postgresql:///?host=/run&sslmode=require'}", "is a Unix socket, on which there is no TLS"),
+    ("store: {dsn: 'postgresql://h/?sslmode=verify-full'}", "store.dsn: sslmode=verify-full needs sslrootcert"),
     ("upstream: {dsn: 'mysql://h/'}", "upstream.dsn: not a connection URI"),
     ("store: {dsn: 'host=x'}", "store.dsn: not a connection URI"),
     ("store: {dsn: 'postgresql://localhost:5432/audit'}", "store.dsn: is the upstream's server"),
@@ -262,6 +280,46 @@ def test_what_is_allowed_beyond_the_defaults(read: Load) -> None:
     assert read("upstream: {dsn: 'postgresql://h/?sslmode=disable'}").upstream.dsn.sslmode == "disable"
     agents = read(BROKER.replace("{env: ETL_BOT_PASSWORD}", VERIFIER), **ENVIRON).agents
     assert agents[0].password is not None and agents[0].password.get_secret_value() == VERIFIER
+
+
+def test_tls_in_both_directions(read: Load, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("proxy.test")
+    files = f"cert: {pair.cert}, key: {pair.key}"
+    tls = f"tls: {{mode: require, {files}, client_ca: {authority.path}, client_cert: required}}\n"
+    api = f"api: {{listen: '0.0.0.0:8432', tls: {{{files}}}}}\n"
+    query = f"sslmode=verify-full&sslrootcert={authority.path}&sslnegotiation=direct"
+    text = tls + api + BROKER.replace("db.internal:5433", f"db.internal:5433/?{query}")
+    by_certificate = text.replace("password: {env: ETL_BOT_PASSWORD}", "certificate: {dn: 'CN=etl,O=x'}")
+    settings = read(by_certificate, **ENVIRON)
+    assert settings.agents[0].certificate is not None
+    assert settings.agents[0].certificate.name == CertificateName("dn", "CN=etl,O=x")
+    assert Settings.from_wire(settings.to_wire()) == settings
+    assert settings.upstream.dsn.sslnegotiation == "direct"
+    both = read(text.replace("    password: {env", "    certificate: etl\n    password: {env"), **ENVIRON).agents[0]
+    assert both.certificate is not None and both.certificate.name == CertificateName("cn", "etl")
+    # passthrough, where only one of the connections may be in TLS
+    prefer = f"tls: {{mode: prefer, {files}}}\n"
+    assert read(prefer + "upstream: {dsn: 'postgresql://h/?sslmode=disable'}").tls.mode == "prefer"
+    assert read(prefer + "upstream: {dsn: 'postgresql:///?host=/run'}").tls.mode == "prefer"
+    assert read("upstream: {dsn: 'postgresql://h/?sslmode=require'}").upstream.dsn.sslmode == "require"
+    for mode in ("", "?sslmode=allow", "?sslmode=require"):
+        assert "auth.mode: broker" in refusal(read, prefer + f"upstream: {{dsn: 'postgresql://h/{mode}'}}")
+
+
+def test_a_key_open_to_others_is_refused(read: Load, tmp_path: Path) -> None:
+    pair = Authority(tmp_path).issue("proxy.test")
+    pair.key.chmod(0o644)
+    files = f"{{cert: {pair.cert}, key: {pair.key}}}"
+    said = refusal(read, f"tls: {{mode: require, {files[1:-1]}}}\napi: {{tls: {files}}}")
+    assert f"tls.key: {pair.key} has group or world access" in said
+    assert f"api.tls.key: {pair.key} has group or world access" in said
+
+
+def test_relative_names_of_files_are_taken_from_where_pgproxy_starts(read: Load) -> None:
+    assert f"tls.cert: {Path.cwd()}/no.crt cannot be read" in refusal(
+        read, "tls: {mode: require, cert: no.crt, key: no.key}"
+    )
 
 
 def test_owner_is_the_entry_then_the_default(read: Load) -> None:

@@ -72,6 +72,7 @@ def test_written_uri_is_read_back_by_us_and_by_libpq(user: str, password: str, d
         ("postgresql://h/?options=-crole%3Dx", "parameter 'options' is not supported"),
         ("postgresql://h/?sslmode", "parameter 'sslmode' is not supported"),
         ("postgresql://h/?sslmode=maybe", "sslmode must be one of"),
+        ("postgresql://h/?sslnegotiation=maybe", "sslnegotiation must be postgres or direct"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_reason(text: str, reason: str) -> None:
@@ -84,6 +85,18 @@ def test_password_shows_only_when_asked() -> None:
     assert "hunter2" not in f"{dsn!r} {dsn} {dsn.model_dump_json()} {dsn.uri(password=False)}"
     assert dsn.uri() == "postgresql://u:hunter2@h:5432/d?sslmode=disable&sslrootcert=x"
     assert Dsn.model_validate_json(dsn.model_dump_json(context=WITH_SECRETS)) == dsn
+
+
+def test_tls_parameters_come_back() -> None:
+    text = "postgresql://h:5432/?sslmode=verify-full&sslrootcert=r&sslcert=c&sslkey=k&sslnegotiation=direct"
+    assert Dsn.parse(text).uri() == text
+    assert Dsn.parse("postgresql://h/?sslmode=prefer&sslnegotiation=postgres").uri() == "postgresql://h:5432/"
+
+
+def test_no_tls_on_a_unix_socket() -> None:
+    assert Dsn.parse("postgresql://h").may_use_tls
+    assert not Dsn.parse("postgresql://h/?sslmode=disable").may_use_tls
+    assert not Dsn.parse("postgresql:///?host=/run").may_use_tls
 
 
 def test_socket_path() -> None:

@@ -16,6 +16,7 @@ from pgproxy.net import scram
 from pgproxy.net.auth import (
     AgentAuthenticator,
     AuthenticationFailed,
+    ServerBinding,
     UpstreamAuthUnsupported,
     UpstreamNotTrusted,
     UpstreamRefused,
@@ -399,7 +400,7 @@ async def test_login_without_a_password_says_so(server: EmbeddedServer, role: st
         backend.authentication(99),
         backend.authentication(tags.AUTH_MD5_PASSWORD, b"sal"),
         backend.authentication(tags.AUTH_SASL_CONTINUE, b"r="),
-        backend.authentication(tags.AUTH_SASL, b"SCRAM-SHA-256-PLUS\0OAUTHBEARER\0\0"),
+        backend.authentication(tags.AUTH_SASL, b"OAUTHBEARER\0\0"),
         backend.authentication(tags.AUTH_SASL, b"\0"),
     ],
 )
@@ -408,6 +409,36 @@ async def test_login_cannot_do_every_method(request_: bytes) -> None:
     with pytest.raises(UpstreamAuthUnsupported):
         await login(upstream, "app", "secret")
     assert upstream.written == [], "no password for a method we don't know"
+
+
+async def test_login_takes_an_offer_of_channel_binding_in_the_clear_for_an_attack() -> None:
+    upstream = Scripted(backend.authentication(tags.AUTH_SASL, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"))
+    with pytest.raises(UpstreamNotTrusted, match="without TLS"):
+        await login(upstream, "app", "secret")
+    assert upstream.written == []
+
+
+@pytest.mark.parametrize(
+    ("offer", "binding", "chosen"),
+    [
+        (b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256", ServerBinding(True, b"hash"), b"SCRAM-SHA-256-PLUS\0p=tls-server"),
+        (b"SCRAM-SHA-256", ServerBinding(True, b"hash"), b"SCRAM-SHA-256\0y,,"),
+        (b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256", ServerBinding(True, None), b"SCRAM-SHA-256\0n,,"),
+        (b"SCRAM-SHA-256", ServerBinding(True, None), b"SCRAM-SHA-256\0n,,"),
+        (b"SCRAM-SHA-256", ServerBinding(), b"SCRAM-SHA-256\0n,,"),
+    ],
+)
+async def test_login_binds_the_channel_wherever_both_sides_can(
+    offer: bytes, binding: ServerBinding, chosen: bytes
+) -> None:
+    upstream = Scripted(
+        backend.authentication(tags.AUTH_SASL, offer + b"\0\0"), backend.error_response("FATAL", "28P01", "no")
+    )
+    with pytest.raises(UpstreamRefused):
+        await login(upstream, "app", "secret", binding)
+    mechanism, flag = chosen.split(b"\0")
+    assert upstream.written[0][5:].startswith(mechanism + b"\0")
+    assert upstream.written[0][5 + len(mechanism) + 1 + 4 :].startswith(flag)
 
 
 class LyingServer(Scripted):

@@ -221,3 +221,57 @@ def test_malformed_verifier(text: str) -> None:
 )
 def test_passwords_are_prepared_as_the_server_does(password: str, prepared: bytes) -> None:
     assert scram.prepare_password(password) == prepared
+
+
+# channel binding
+
+BINDING = b"hash of the certificate"
+
+
+@pytest.mark.parametrize("binding", [BINDING, b"\x00,=\xff"])
+def test_both_sides_bind_the_channel(binding: bytes) -> None:
+    client = ClientExchange("pencil", binding=binding)
+    exchange = ServerExchange(VERIFIER, binding=binding)
+    client.salt_password(exchange.first(client.first(), scram.MECHANISM_PLUS))
+    answer = exchange.final(client.final())
+    assert answer is not None
+    client.verify(answer)
+
+
+def test_the_proof_of_another_channel_is_refused() -> None:
+    client = ClientExchange("pencil", binding=b"the certificate of somebody between")
+    exchange = ServerExchange(VERIFIER, binding=BINDING)
+    client.salt_password(exchange.first(client.first(), scram.MECHANISM_PLUS))
+    with pytest.raises(ProtocolViolation, match="SCRAM channel binding check failed") as caught:
+        exchange.final(client.final())
+    assert caught.value.sqlstate == "28000"
+
+
+def test_a_client_that_did_not_see_the_offer_is_refused() -> None:
+    """Somebody between took -PLUS out of the list: the client says it could have, the server that it was offered."""
+    client = ClientExchange("pencil", could_bind=True)
+    assert client.first().startswith(b"y,,")
+    with pytest.raises(ProtocolViolation, match="negotiation error"):
+        ServerExchange(VERIFIER, binding=BINDING).first(client.first())
+
+
+def test_a_client_that_cannot_bind_is_welcome_where_it_was_offered() -> None:
+    client = ClientExchange("pencil")
+    assert run(client, ServerExchange(VERIFIER, binding=BINDING)) is not None
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "first"),
+    [
+        (scram.MECHANISM_PLUS, b"n,,n=,r=abc"),
+        (scram.MECHANISM_PLUS, b"y,,n=,r=abc"),
+        (scram.MECHANISM_PLUS, b"p=tls-unique,,n=,r=abc"),
+        (scram.MECHANISM_PLUS, b"p=,,n=,r=abc"),
+        (scram.MECHANISM_PLUS, b"p,,n=,r=abc"),
+        (scram.MECHANISM, b"p=tls-server-end-point,,n=,r=abc"),
+    ],
+)
+def test_mechanism_and_flag_must_agree(mechanism: bytes, first: bytes) -> None:
+    with pytest.raises(ProtocolViolation) as caught:
+        ServerExchange(VERIFIER, binding=BINDING).first(first, mechanism)
+    assert caught.value.sqlstate == "08P01"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from pgproxy.app.worker import ForeignCancels, policy_of
+from pgproxy.app.worker import CertificateReload, ForeignCancels, access_of, policy_of, upstream_of
 from pgproxy.channel import Channel, ChannelError
 from pgproxy.config import Settings
 from pgproxy.policy import Replication
+from tests.pki import Authority
 
 
 class Line:
@@ -54,3 +56,56 @@ async def test_a_cancel_that_cannot_be_passed_on_is_a_warning_and_no_more(caplog
     with caplog.at_level(logging.WARNING):
         await ForeignCancels(cast(Channel, line)).send(1, b"abcd")
     assert "did not reach" in caplog.text
+
+
+def test_tls_is_what_the_configuration_says(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("proxy.test")
+    agent = {"owner": "alice", "upstream": {"user": "app"}}
+    data: dict[str, Any] = {
+        "tls": {"mode": "require", "cert": pair.cert, "key": pair.key, "client_ca": authority.path},
+        "upstream": {"dsn": f"postgresql://h/?sslmode=verify-full&sslrootcert={authority.path}"},
+        "auth": {"mode": "broker"},
+        "agents": [
+            {**agent, "name": "cert", "certificate": "cert"},
+            {**agent, "name": "both", "certificate": {"san": "both.local"}, "password": "pw"},
+            {**agent, "name": "bot", "password": "pw"},
+        ],
+    }
+    settings = Settings.model_validate(data)
+    access = access_of(settings, b"k")
+    assert access.tls is not None and access.tls.is_required and not access.tls.demands_client_cert
+    assert {name: account.by_password for name, account in access.accounts.items()} == {
+        "cert": False,
+        "both": True,
+        "bot": True,
+    }
+    assert {name: (wanted.kind, wanted.value) for name, wanted in access.certificates.items()} == {
+        "cert": ("cn", "cert"),
+        "both": ("san", "both.local"),
+    }
+    assert upstream_of(settings).tls is not None
+    plain = Settings()
+    assert access_of(plain, b"k").tls is None
+    assert upstream_of(Settings.model_validate({"upstream": {"dsn": "postgresql://h/?sslmode=disable"}})).tls is None
+    assert upstream_of(Settings.model_validate({"upstream": {"dsn": "postgresql:///?host=/run"}})).tls is None
+
+
+async def test_certificates_that_cannot_be_reloaded_are_told_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("proxy.test")
+    data = {
+        "tls": {"mode": "prefer", "cert": pair.cert, "key": pair.key},
+        "upstream": {"dsn": f"postgresql://h/?sslmode=verify-full&sslrootcert={authority.path}"},
+    }
+    settings = Settings.model_validate(data)
+    reload = CertificateReload(access_of(settings, b"k"), upstream_of(settings))
+    assert await reload.answer(None) == []
+    pair.key.write_text("broken")
+    authority.path.unlink()
+    said = await reload.answer(None)
+    assert len(said) == 2 and str(pair.key) in said[0] and str(authority.path) in said[1]
+    assert all("the old ones stay in force" in line for line in said)
+    assert [r.levelname for r in caplog.records] == ["ERROR", "ERROR"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from classifier.classify import classify
 from classifier.model import Classification, Environment
+from pgproxy.certificates import CertificateName
 from pgproxy.dsn import Dsn
 from pgproxy.embedded import EmbeddedServer
 from pgproxy.metrics import NullMetrics
@@ -21,6 +22,7 @@ from pgproxy.net.errands import Errands
 from pgproxy.net.listener import Listener, ListenerOptions
 from pgproxy.net.ports import Parking, Services
 from pgproxy.net.startup import Access, AgentAccount
+from pgproxy.net.tls import ServerTls
 from pgproxy.net.upstream import Upstream
 from pgproxy.policy import Mode, Policy, Replication
 from pgproxy.protocol import backend, frontend, startup, tags
@@ -198,11 +200,13 @@ async def proxy(
     parked: int = 10,
     parked_per_agent: int = 0,
     replication: Replication = Replication.DENY,
+    tls: ServerTls | None = None,
+    certificates: dict[str, CertificateName] | None = None,
     **options: Any,
 ) -> AsyncIterator[Proxy]:
     store, trail, errands = Store(), Trail(), Errands()
     services = Services(upstream, store, trail, Analyzer(), NullMetrics(), errands, Parking(parked, parked_per_agent))
-    access = Access(mode, authenticator, accounts or {}, {"agent": "alice"})
+    access = Access(mode, authenticator, accounts or {}, {"agent": "alice"}, tls=tls, certificates=certificates or {})
 
     async def nowhere(_pid: int, _secret: bytes) -> None:
         return None

@@ -184,9 +184,8 @@ async def test_an_agent_of_certain_databases_has_no_replication(server: Embedded
     accounts = {"bot": AgentAccount("bot", "alice", "agent", None, ("postgres",))}
     authenticator = AgentAuthenticator({"bot": "pw"})
     async with proxy(trusting(server), mode=Mode.OBSERVE, authenticator=authenticator, accounts=accounts) as p:
-        client = await Upstream("127.0.0.1", p.port).connect()
         fixed = [(b"user", b"bot"), (b"database", b"postgres"), (b"replication", b"database")]
-        client.write(startup.startup_message(fixed))
+        client, _ = await Upstream("127.0.0.1", p.port).start(startup.startup_message(fixed))
         await login(client, "bot", "pw")
         kind, said = await client.read_message()
         assert kind == tags.ERROR_RESPONSE and backend.read_error(said)["C"] == "28000"

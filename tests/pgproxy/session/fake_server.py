@@ -15,7 +15,7 @@ from pgproxy.protocol.body import message
 _EXTENDED = frozenset({tags.PARSE, tags.BIND, tags.EXECUTE, tags.DESCRIBE, tags.CLOSE, tags.FLUSH})
 _WORDS = frozenset(
     {"SELECT", "ROWS", "INSERT", "DEFERRED", "FAIL", "DROP", "COPY", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT"}
-    | {"PREPARE", "EXECUTE", "DEALLOCATE", "DISCARD", "SET"}
+    | {"PREPARE", "EXECUTE", "DEALLOCATE", "DISCARD", "SET", "DECLARE", "FETCH"}
 )
 
 
@@ -144,7 +144,7 @@ class FakeServer:
     def _dispatch(self, kind: int, m: bytes) -> None:
         match kind:
             case tags.QUERY:
-                self._simple(_parse(frontend.read_query(m)))
+                self._simple(self._grammar(frontend.read_query(m)))
             case tags.PARSE:
                 self._parse(frontend.read_parse(m))
             case tags.BIND:
@@ -171,6 +171,10 @@ class FakeServer:
                 pass  # "probably got here because a frontend is still sending after receipt of a COPY failure"
             case _:
                 self._fatal()
+
+    def _grammar(self, query: bytes) -> list[str]:
+        """The statements of a text."""
+        return _parse(query)
 
     def _end_implicit(self) -> None:
         if self.status != "I":
@@ -202,7 +206,7 @@ class FakeServer:
         name = p.name[:63]
         if not name:
             self.statements.pop(b"", None)
-        texts = _parse(p.query)
+        texts = self._grammar(p.query)
         if len(texts) > 1:
             raise ServerError("42601", "cannot insert multiple commands into a prepared statement")
         text = texts[0] if texts else ""

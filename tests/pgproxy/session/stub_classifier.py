@@ -38,6 +38,8 @@ def _statement(text: str, prepared_here: dict[str, Classification], environment:
         return Statement("DeallocateStmt", word, actions, deallocates="" if rest == "ALL" else rest)
     if word == "DISCARD":
         return Statement("DiscardStmt", word, actions, deallocates="", settings=("*",))
+    if word == "DECLARE":
+        return Statement("DeclareCursorStmt", word, actions, settings=("search_path",) if "set_config" in rest else ())
     if word == "SET":
         return Statement("VariableSetStmt", word, actions, settings=(rest.split()[0],))
     return Statement(word.title() + "Stmt", word, actions)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pgproxy.protocol import frontend, tags
-from pgproxy.session import events
-from tests.pgproxy.session.playbook import COPY_DONE, copy_data
+from pgproxy.protocol import backend, frontend, tags
+from pgproxy.session import effects, events
+from pgproxy.session.states import GateState
+from tests.pgproxy.session.playbook import COPY_DONE, Playbook, answers, complete, copy_data, ready, sends, to_server
+from tests.pgproxy.session.stub_classifier import classify
 from tests.pgproxy.session.world import World
 
 DROP = b"DROP t"
@@ -237,3 +239,154 @@ def test_the_substitute_fails_even_for_who_knows_its_name() -> None:
     world.client(frontend.query(b"BEGIN") + batch(run(b"x")) + batch(frontend.execute(b"")))
     world.settle()
     assert DROP.decode() not in world.server.bound
+
+
+def test_a_portal_of_execute_whose_name_was_made_anew() -> None:
+    """EXECUTE looks its name up when the portal runs, and was judged at its Bind."""
+    world = attack(
+        batch(frontend.parse(b"x", b"SELECT 1"), frontend.parse(b"e", b"EXECUTE x")),
+        frontend.query(b"BEGIN") + batch(frontend.bind(b"", b"e")),
+        batch(frontend.close(tags.STATEMENT, b"x"), frontend.parse(b"x", DROP)),
+        batch(frontend.execute(b"")),
+    )
+    assert world.errors()[-1]["C"] == "42501" and not world.closed and world.server.status == "E"
+    assert "SELECT 1" not in world.server.ran
+
+
+def test_a_portal_of_execute_of_execute_whose_inner_name_was_made_anew() -> None:
+    attack(
+        batch(
+            frontend.parse(b"x", b"SELECT 1"), frontend.parse(b"y", b"EXECUTE x"), frontend.parse(b"e", b"EXECUTE y")
+        ),
+        frontend.query(b"BEGIN") + batch(frontend.bind(b"", b"e")),
+        batch(frontend.close(tags.STATEMENT, b"x"), frontend.parse(b"x", DROP)) + batch(frontend.execute(b"")),
+    )
+
+
+def test_a_portal_of_execute_after_the_search_path_was_changed() -> None:
+    """What EXECUTE runs is planned anew when the portal runs."""
+    world = attack(
+        batch(frontend.parse(b"x", b"SELECT f"), frontend.parse(b"e", b"EXECUTE x")),
+        frontend.query(b"BEGIN") + batch(frontend.bind(b"", b"e")),
+        batch(frontend.parse(b"s", b"SET search_path TO other"), run(b"s", b"q"), frontend.execute(b"")),
+    )
+    assert "SELECT f" not in world.server.ran and world.errors()[-1]["C"] == "42501"
+
+
+def test_a_portal_of_execute_runs_while_nothing_has_changed() -> None:
+    world = World(4, approve=0.0)
+    world.client(batch(frontend.parse(b"x", b"ROWS 3"), frontend.parse(b"e", b"EXECUTE x")))
+    world.client(frontend.query(b"BEGIN") + batch(run(b"e")))
+    world.settle()
+    assert world.server.ran == ["BEGIN", "EXECUTE x", "ROWS 3"] and not world.errors()
+
+
+def test_a_named_portal_of_execute_could_be_run_by_any_fetch() -> None:
+    """`FETCH ALL p` and `MOVE ALL p` run it, from inside a portal or a string, where no name is followed."""
+    world = attack(
+        batch(frontend.parse(b"x", b"SELECT 1"), frontend.parse(b"e", b"EXECUTE x")),
+        frontend.query(b"BEGIN") + batch(frontend.bind(b"p", b"e")),
+    )
+    assert world.errors()[-1]["C"] == "42501" and not world.server.bound
+
+
+def test_two_statements_of_one_name_in_a_string_that_failed() -> None:
+    """The second PREPARE fails, the first holds; the last in the text was taken for it, once for each candidate. Its
+    approval was for a PREPARE, which runs nothing."""
+    world = World(4, approve=1.0)
+    world.client(frontend.query(b"PREPARE x AS DROP t;PREPARE x AS SELECT 1"))
+    world.settle()
+    assert world.errors() and "DROP t" not in world.server.ran
+    world.approve = 0.0
+    world.client(frontend.query(b"EXECUTE x"))
+    world.settle()
+    assert "DROP t" not in world.server.ran and world.errors()[-1]["C"] == "42501"
+
+
+def cursor_that_sets_the_path() -> Playbook:
+    play = Playbook()
+    play.allowed(frontend.query(b"DECLARE c CURSOR FOR SELECT set_config"))
+    play >> answers(complete("DECLARE CURSOR"), ready()) << effects.ToClient
+    return play
+
+
+def test_a_fetch_that_changes_the_search_path_is_waited_for() -> None:
+    """The cursor's set_config() runs when it is fetched from; what came behind was judged by the path of before."""
+    play = cursor_that_sets_the_path()
+    play.allowed(frontend.query(b"FETCH c")) >> sends(frontend.query(b"SELECT f")) << None
+    assert play.state is GateState.SETTLING
+
+
+def test_a_fetch_that_changes_the_search_path_for_the_rest_of_its_string() -> None:
+    play = cursor_that_sets_the_path()
+    play >> sends(frontend.query(b"SELECT f;FETCH c")) << effects.OpenApproval
+
+
+def test_an_execute_of_a_cursor_behind_an_unanswered_statement() -> None:
+    """That statement's ReadyForQuery said that the path was as reported, when the cursor had yet to change it."""
+    play = cursor_that_sets_the_path()
+    play.allowed(frontend.query(b"SELECT 1")) >> sends(frontend.execute(b"c"), frontend.parse(b"", b"SELECT f")) << None
+    play >> answers(complete("SELECT 1"), ready()) << effects.ToClient << to_server(frontend.execute(b"c"))
+    assert play.session._.settings.environment.search_path is None
+    play << None  # the Parse is held for its Bind, as of a privileged text
+
+
+def test_a_cursor_in_the_place_of_a_portal() -> None:
+    """CLOSE and DECLARE in SQL: the name stood for the portal that this session had bound."""
+    play = Playbook()
+    play.allowed(frontend.query(b"BEGIN")) >> answers(complete("BEGIN"), ready(tags.IN_TRANSACTION)) << effects.ToClient
+    play >> sends(batch(frontend.parse(b"s", b"SELECT 1"))) << to_server(frontend.parse(b"s", b"SELECT 1"))
+    play << to_server(frontend.SYNC) >> answers(b"1\0\0\0\4", ready(tags.IN_TRANSACTION)) << effects.ToClient
+    play.allowed(frontend.bind(b"p", b"s"))
+    play >> sends(frontend.SYNC) << to_server(frontend.SYNC)
+    play >> answers(b"2\0\0\0\4", ready(tags.IN_TRANSACTION)) << effects.ToClient
+    play.allowed(frontend.query(b"DECLARE p CURSOR FOR SELECT set_config"))
+    play >> answers(complete("DECLARE CURSOR"), ready(tags.IN_TRANSACTION)) << effects.ToClient
+    play >> sends(frontend.execute(b"p")) << to_server(frontend.execute(b"p"))
+    assert play.session._.settings.environment.search_path is None
+
+
+def test_a_prepare_that_was_bound_and_never_executed() -> None:
+    """Its portal ended with the batch, and the name was taken for what the PREPARE would have made of it. (Found by
+    tests.fuzz.)"""
+    world = attack(
+        batch(frontend.parse(b"", b"PREPARE x AS SELECT 1"), frontend.parse(b"x", DROP), frontend.bind(b"p", b"")),
+        frontend.query(b"EXECUTE x"),
+    )
+    assert world.requests["a1"].context["executes"] == {"x": ["DROP t"]}
+
+
+def test_a_deallocate_that_was_bound_and_never_executed() -> None:
+    world = attack(
+        batch(frontend.parse(b"x", b"SELECT 1"), frontend.parse(b"d", b"DEALLOCATE x"), frontend.bind(b"p", b"d")),
+        frontend.query(b"EXECUTE x"),
+    )
+    assert not world.errors() and "SELECT 1" in world.server.ran
+
+
+def test_a_prepare_executed_again_where_the_server_skips() -> None:
+    """It had completed once, so its second, skipped Execute counted as completed, too."""
+    attack(
+        batch(frontend.parse(b"m", b"PREPARE x AS SELECT 1")),
+        frontend.query(b"BEGIN") + batch(frontend.bind(b"p", b"m"), frontend.execute(b"p")),
+        frontend.query(b"DEALLOCATE x") + batch(frontend.parse(b"x", DROP)),
+        batch(frontend.execute(b"none"), frontend.execute(b"p")),
+        frontend.query(b"ROLLBACK"),
+        frontend.query(b"EXECUTE x"),
+    )
+
+
+def test_a_text_read_with_standard_conforming_strings_off_and_bound_with_it_on() -> None:
+    """The server reads a text when the Parse comes; at its Bind it was judged by the setting of then."""
+    play = Playbook()
+    play >> answers(backend.parameter_status(b"standard_conforming_strings", b"off")) << effects.ToClient
+    play >> sends(batch(frontend.parse(b"x", b"SELECT 1"))) << to_server(frontend.parse(b"x", b"SELECT 1"))
+    play << to_server(frontend.SYNC)
+    play >> answers(b"1\0\0\0\4", backend.parameter_status(b"standard_conforming_strings", b"on"), ready())
+    play << effects.ToClient
+    seen: list[bool] = []
+    play.context.lookup = lambda text, environment: (
+        seen.append(environment.standard_conforming_strings) or classify(text, environment)
+    )
+    play.allowed(frontend.bind(b"", b"x"))
+    assert seen == [False]

@@ -9,6 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
+from classifier.model import Classification, Environment
 from pgproxy.policy import Mode
 from pgproxy.protocol import backend, tags
 from pgproxy.protocol.framing import BACKEND_TYPES, Framer
@@ -27,9 +28,9 @@ class World:
         self.random = random.Random(seed)
         self.approve = approve
         self.fail = fail  # how often store and trail do not answer
-        self.cache = Cache(empty=bool(seed % 2))
+        self.cache = self.make_cache(seed)
         self.session = Session(context(cache=self.cache, **wanted))
-        self.server = FakeServer()
+        self.server = self.make_server()
         self.now = 1e9
         self.coming: list[Event] = []  # answers on their way, in any order
         self.from_server = b""
@@ -41,6 +42,15 @@ class World:
         self.claimed: Counter[str] = Counter()  # texts that may run, and how often
         self.withdrawn: list[str] = []
         self.recorded: set[str] = set()
+
+    def make_cache(self, seed: int) -> Cache:
+        return Cache(empty=bool(seed % 2))
+
+    def make_server(self) -> FakeServer:
+        return FakeServer()
+
+    def classify(self, text: str, environment: Environment) -> Classification:
+        return classify(text, environment)
 
     def handle(self, event: Event) -> None:
         self.now += 0.001
@@ -61,7 +71,7 @@ class World:
             case effects.ToClient(data=data):
                 self.to_client += data
             case effects.Analyse(text=text, environment=environment):
-                self.coming.append(events.Analysed(classify(text, environment)))
+                self.coming.append(events.Analysed(self.classify(text, environment)))
             case effects.Record(entry=entry):
                 if not flaky:
                     self.recorded.add(entry["sql"])
@@ -81,11 +91,7 @@ class World:
                 ok = self.status[id_] == "approved" and binding == self.requests[id_].binding and not flaky
                 if ok:
                     self.status[id_] = "executing"
-                    request = self.requests[id_]
-                    shown = request.context.get("executes", {})
-                    for text in [*request.sql.split(";"), *(t for ts in shown.values() for t in ts)]:
-                        self.claimed[text.strip()] += 1
-                        self.claimed[text.partition(" AS ")[2]] += 1
+                    self.spend(self.requests[id_])
                 self.coming.append(events.ClaimAnswered(None if flaky else ok))
             case effects.WithdrawApproval(id=id_):
                 if self.status[id_] in ("pending", "approved"):
@@ -95,6 +101,13 @@ class World:
                 self.status[id_] = status
             case effects.Close():
                 self.closed = True
+
+    def spend(self, request: ApprovalRequest) -> None:
+        """An approval was handed out: these texts may run once more."""
+        shown = request.context.get("executes", {})
+        for text in [*request.sql.split(";"), *(t for ts in shown.values() for t in ts)]:
+            self.claimed[text.strip()] += 1
+            self.claimed[text.partition(" AS ")[2]] += 1
 
     def watch(self) -> None:
         enforced = self.session._.policy.mode is Mode.ENFORCE
