@@ -1,0 +1,93 @@
+"""What the planner expects of a statement: EXPLAIN, never ANALYZE, and only where it runs nothing of a user's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from classifier import grammar
+from pgproxy.impact.aims import QUERIES, Aim
+from pgproxy.impact.connection import FAILURES, explain_failure
+from pgproxy.impact.hazards import reason_not_to_plan
+
+if TYPE_CHECKING:
+    from pgproxy.impact.connection import Connection
+
+MAX_PLANS: Final = 3
+MAX_PARAMETERS: Final = 1000
+GENERIC_SINCE: Final = 160000
+_PLANNED: Final = QUERIES | {"CreateTableAsStmt", "DeclareCursorStmt"}
+
+
+async def estimate(
+    connection: Connection,
+    aim: Aim,
+    classified: dict[str, Any] | None,
+    oids: Sequence[int],
+    path: Sequence[str] | None,
+    server_version: int,
+) -> dict[str, Any]:
+    """One entry of the section `plan`: rows and cost, or why there are none."""
+    entry: dict[str, Any] = {"statement": aim.number}
+    if aim.plannable is None:
+        return entry | {"skipped": "the query in it cannot be told apart from the rest"}
+    if path is None and any(name.schema is None for name in (*aim.relations, *aim.functions)):
+        return entry | {"skipped": "the session's search_path is not known"}
+    if aim.parameters > MAX_PARAMETERS:
+        return entry | {"skipped": f"it has more than {MAX_PARAMETERS} parameters"}
+    if aim.parameters and server_version < GENERIC_SINCE:
+        return entry | {"skipped": "it has parameters, and EXPLAIN (GENERIC_PLAN) is of PostgreSQL 16"}
+    question = f"EXPLAIN (FORMAT JSON{', GENERIC_PLAN' if aim.parameters else ''}) {aim.plannable}"
+    if not _only_explains(question):
+        return entry | {"skipped": "it is nothing that EXPLAIN takes"}
+    savepoint = connection.transaction()
+    await savepoint.start()
+    try:
+        reason = await reason_not_to_plan(connection, aim, classified, oids)
+        if reason is not None:
+            entry["skipped"] = reason
+        else:
+            entry |= await _ask(connection, question, path or (), aim.parameters)
+            entry["generic"] = bool(aim.parameters)
+    except FAILURES as error:
+        entry["error"] = explain_failure(error)
+    await savepoint.rollback()
+    return entry
+
+
+async def _ask(connection: Connection, question: str, path: Sequence[str], parameters: int) -> dict[str, Any]:
+    await connection.fetchval("SELECT set_config('search_path', $1, true)", ", ".join(f'"{_doubled(s)}"' for s in path))
+    # In the extended protocol: a second statement would be an error. A generic plan does not look at the values.
+    plan = json.loads(await connection.fetchval(question, *[None] * parameters))[0]["Plan"]
+    return {
+        "rows": rows_of(plan),
+        "cost": plan.get("Total Cost"),
+        "node": plan.get("Node Type"),
+        "operation": plan.get("Operation"),
+    }
+
+
+def _doubled(schema: str) -> str:
+    return schema.replace('"', '""')
+
+
+def rows_of(plan: dict[str, Any]) -> int:
+    """Of a change, the rows it reaches: a plan that returns none says 0 of itself."""
+    if plan.get("Node Type") == "ModifyTable":
+        parts = [part for part in plan.get("Plans", ()) if part.get("Parent Relationship") in ("Outer", "Member")]
+        return sum(int(part["Plan Rows"]) for part in parts)
+    return int(plan["Plan Rows"])
+
+
+def _only_explains(question: str) -> bool:
+    """Whether what is about to be sent is one EXPLAIN of a query, with our options and no other."""
+    try:
+        parsed = grammar.parse(question.encode())
+    except (grammar.Rejected, grammar.Unparsable):
+        return False
+    if len(parsed) != 1 or parsed[0].kind != "ExplainStmt":
+        return False
+    tree = parsed[0].tree
+    options = {item.get("DefElem", {}).get("defname") for item in tree.get("options", [])}
+    return options <= {"format", "generic_plan"} and tree.get("query", {}).keys() <= _PLANNED
