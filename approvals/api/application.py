@@ -17,6 +17,7 @@ from approvals.api.responses import BodyLimit, handle_errors
 from approvals.api.stream import EventStream
 
 if TYPE_CHECKING:
+    from approvals.gathering import Gatherer
     from approvals.ports import AuditReader, Classifier, MetricsText, PolicyJudge, Readiness, SessionDirectory
     from approvals.store import Pool
     from approvals.wakeups import Wakeups
@@ -27,7 +28,7 @@ log = logging.getLogger("pgproxy.approvals")
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the API works with. The caller keeps `wakeups.run()` running and closes the pool after the API. Without a
-    judge no statement can be modified."""
+    judge no statement can be modified; without a gatherer no context is gathered when asked."""
 
     pool: Pool
     wakeups: Wakeups
@@ -38,6 +39,7 @@ class Services:
     readiness: Readiness
     version: str = "0.1.0"
     judge: PolicyJudge | None = None
+    gatherer: Gatherer | None = None
 
 
 def create_app(services: Services) -> FastAPI:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from approvals.api.application import Services, create_app
 from approvals.api.server import RunningServer, serve
 from approvals.errors import StoreUnavailable
+from approvals.gathering import Gatherer
 from approvals.lifecycle import run_expiry
 from approvals.outbox import EventRow, events_after, load_position, pending_count, save_position
 from approvals.wakeups import Wakeups
@@ -18,6 +19,7 @@ from pgproxy.analysis.pool import AnalyserPool
 from pgproxy.app.adapters import ApiAudit, ApiMetrics, ApiReadiness, ApiSessions
 from pgproxy.app.address import bind
 from pgproxy.app.judging import ApiClassifier, ApiJudge
+from pgproxy.app.looking import probe_of
 from pgproxy.app.worker import catalogs_of, policy_of
 from pgproxy.audit.reader import StoreReader
 from pgproxy.audit.writer import StoreWriter
@@ -52,11 +54,14 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
     catalogs = catalogs_of(settings, analysers)
     classifier = ApiClassifier(analysers, catalogs)
     policy = policy_of(settings)
+    trail = ApiAudit(StoreReader(pool))
+    probe = probe_of(settings)
+    gatherer = Gatherer(pool, trail, probe, node=node)
     services = Services(
         pool=pool,
         wakeups=wakeups,
         classifier=classifier,
-        audit=ApiAudit(StoreReader(pool)),
+        audit=trail,
         sessions=ApiSessions(channel),
         metrics=ApiMetrics(metrics),
         readiness=ApiReadiness(
@@ -64,6 +69,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         ),
         version=__version__,
         judge=ApiJudge(classifier, lambda: policy),
+        gatherer=gatherer,
     )
     app = create_app(services)
     address = settings.api.listen
@@ -77,6 +83,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
                 tasks.create_task(wakeups.run()),
                 tasks.create_task(run_expiry(pool)),
                 tasks.create_task(follow_approvals(pool, wakeups, audit, metrics)),
+                tasks.create_task(gatherer.run(wakeups)),
             ]
             async with serve(
                 app,
@@ -92,6 +99,8 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
             for task in running:
                 task.cancel()
     finally:
+        if probe is not None:
+            await probe.close()
         if catalogs is not None:
             await catalogs.close()
         await analysers.close()
@@ -133,7 +142,8 @@ async def follow_approvals(pool: Pool, wakeups: Wakeups, audit: StoreWriter, met
                     position = await load_position(pool, _TRAIL)
                 events = await events_after(pool, position)
                 for event in events:
-                    await audit.append(entry_of(event))
+                    if event.kind != "context":  # found out by pgproxy itself; nobody did anything
+                        await audit.append(entry_of(event))
                     position = event.seq
                     await save_position(pool, _TRAIL, position)
                     if event.kind == "status":

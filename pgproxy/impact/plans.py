@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 MAX_PLANS: Final = 3
 MAX_PARAMETERS: Final = 1000
-GENERIC_SINCE: Final = 160000
+_EXPLAIN: Final = "EXPLAIN (FORMAT JSON)"
+_NAME: Final = "pgproxy_impact"
 _PLANNED: Final = QUERIES | {"CreateTableAsStmt", "DeclareCursorStmt"}
 
 
@@ -26,7 +27,6 @@ async def estimate(
     classified: dict[str, Any] | None,
     oids: Sequence[int],
     path: Sequence[str] | None,
-    server_version: int,
 ) -> dict[str, Any]:
     """One entry of the section `plan`: rows and cost, or why there are none."""
     entry: dict[str, Any] = {"statement": aim.number}
@@ -36,11 +36,10 @@ async def estimate(
         return entry | {"skipped": "the session's search_path is not known"}
     if aim.parameters > MAX_PARAMETERS:
         return entry | {"skipped": f"it has more than {MAX_PARAMETERS} parameters"}
-    if aim.parameters and server_version < GENERIC_SINCE:
-        return entry | {"skipped": "it has parameters, and EXPLAIN (GENERIC_PLAN) is of PostgreSQL 16"}
-    question = f"EXPLAIN (FORMAT JSON{', GENERIC_PLAN' if aim.parameters else ''}) {aim.plannable}"
-    if not _only_explains(question):
+    if not _is_one(f"{_EXPLAIN} {aim.plannable}", "ExplainStmt"):
         return entry | {"skipped": "it is nothing that EXPLAIN takes"}
+    if aim.parameters and not _is_one(f"PREPARE {_NAME} AS {aim.plannable}", "PrepareStmt"):
+        return entry | {"skipped": "it has parameters, and is nothing that PREPARE takes"}
     savepoint = connection.transaction()
     await savepoint.start()
     try:
@@ -48,7 +47,7 @@ async def estimate(
         if reason is not None:
             entry["skipped"] = reason
         else:
-            entry |= await _ask(connection, question, path or (), aim.parameters)
+            entry |= await _ask(connection, aim.plannable, path or (), aim.parameters)
             entry["generic"] = bool(aim.parameters)
     except FAILURES as error:
         entry["error"] = explain_failure(error)
@@ -56,10 +55,19 @@ async def estimate(
     return entry
 
 
-async def _ask(connection: Connection, question: str, path: Sequence[str], parameters: int) -> dict[str, Any]:
+async def _ask(connection: Connection, text: str, path: Sequence[str], parameters: int) -> dict[str, Any]:
     await connection.fetchval("SELECT set_config('search_path', $1, true)", ", ".join(f'"{_doubled(s)}"' for s in path))
-    # In the extended protocol: a second statement would be an error. A generic plan does not look at the values.
-    plan = json.loads(await connection.fetchval(question, *[None] * parameters))[0]["Plan"]
+    # In the extended protocol: a second statement would be an error.
+    if not parameters:
+        answer = await connection.fetchval(f"{_EXPLAIN} {text}")
+    else:
+        # Not GENERIC_PLAN, which takes the values of an extended-protocol EXPLAIN into account all the same.
+        await connection.fetchval("SELECT set_config('plan_cache_mode', 'force_generic_plan', true)")
+        if await connection.fetchval("SELECT true FROM pg_prepared_statements WHERE name = $1", _NAME):
+            await connection.execute(f"DEALLOCATE {_NAME}")  # of the look before: it outlives a rollback
+        await connection.fetchval(f"PREPARE {_NAME} AS {text}")
+        answer = await connection.fetchval(f"{_EXPLAIN} EXECUTE {_NAME} ({', '.join(['NULL'] * parameters)})")
+    plan = json.loads(answer)[0]["Plan"]
     return {
         "rows": rows_of(plan),
         "cost": plan.get("Total Cost"),
@@ -80,14 +88,14 @@ def rows_of(plan: dict[str, Any]) -> int:
     return int(plan["Plan Rows"])
 
 
-def _only_explains(question: str) -> bool:
-    """Whether what is about to be sent is one EXPLAIN of a query, with our options and no other."""
+def _is_one(text: str, kind: str) -> bool:
+    """Whether what is about to be sent is one statement of that kind around a query, and no option but ours."""
     try:
-        parsed = grammar.parse(question.encode())
+        parsed = grammar.parse(text.encode())
     except (grammar.Rejected, grammar.Unparsable):
         return False
-    if len(parsed) != 1 or parsed[0].kind != "ExplainStmt":
+    if len(parsed) != 1 or parsed[0].kind != kind:
         return False
     tree = parsed[0].tree
     options = {item.get("DefElem", {}).get("defname") for item in tree.get("options", [])}
-    return options <= {"format", "generic_plan"} and tree.get("query", {}).keys() <= _PLANNED
+    return options <= {"format"} and tree.get("query", {}).keys() <= _PLANNED

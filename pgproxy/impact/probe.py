@@ -151,7 +151,6 @@ class _Gathering:
         )
         if len(rows) > 500:
             return [{"statement": aim.number, "skipped": "too many relations could be meant"}]
-        version = self._connection.get_server_version()
         return [
             await plans.estimate(
                 self._connection,
@@ -159,7 +158,6 @@ class _Gathering:
                 classified,
                 [row["oid"] for row in rows],
                 self._path,
-                version.major * 10_000 + version.minor,
             )
         ]
 
