@@ -496,14 +496,24 @@ async def test_a_server_that_is_down_is_said_and_not_asked_again_at_once() -> No
     await probe.close()
 
 
-async def test_a_server_that_never_answers_ends_in_time(world: World) -> None:
-    silent = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+async def test_a_server_that_never_answers_ends_in_time() -> None:
+    gone = asyncio.Event()
+
+    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # until the other side has given up
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    silent = await asyncio.start_server(silence, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     probe = Probe(Dsn(port=port, sslmode="disable"), "watcher", "secret", total_s=0.2)
     impact = await probe.probe(approval("DROP TABLE orders", "shop"))
     assert impact["error"] == "the rest was not gathered within 0.2 s"
     await probe.close()
     silent.close()
+    async with asyncio.timeout(10):
+        await gone.wait()
 
 
 async def test_a_login_that_is_refused_is_said(world: World) -> None:
