@@ -200,7 +200,7 @@ def _functions(value: list[dict[str, Any]]) -> list[str]:
             f"function {_text(each['name'])} ({_text(each['is'])}): {_text(each['language'])}, "
             f"{_text(each['volatility'])}{definer}, of {_text(each['owner'])}"
         )
-        lines += [f"  {_text(each['error'])}"] * ("error" in each)
+        lines += [f"  {_text(each[key])}" for key in ("error",) if key in each]
         lines += block(str(each["body"]), "  | ")
         if each.get("body_cut"):
             lines.append(f"  cut: {each['body_length']:,} characters, sha256 {_text(each['body_sha256'])}")
