@@ -197,7 +197,7 @@ async def comment_on_approval(
 @router.post(
     "/{approval_id}/context",
     response_model=Approval,
-    responses=shown(examples.APPROVAL) | problems(401, 403, 404, 422, 503),
+    responses=shown(examples.APPROVAL) | problems(401, 403, 404, 413, 422, 503),
 )
 async def refresh_context(request: Request, _: Commenter, approval_id: ApprovalId) -> Response:
     """Look again at what the statement would do and what its agent did before: `context.impact` and
