@@ -195,7 +195,8 @@ def _cut(text: str, kind: str, tree: Tree, word: bytes) -> str | None:
     raw = text.encode()
     if word == b"copy":
         begin = raw.find(b"(")
-        ends = [i for i, byte in enumerate(raw) if byte == 0x29 and i > begin]
+        # Behind the query there are few brackets, if any.
+        ends = [i for i, byte in enumerate(raw) if byte == 0x29 and i > begin][::-1]
         candidates = [raw[begin + 1 : end] for end in ends[:50]]
     else:
         spaces = [i for i, byte in enumerate(raw) if byte in b" \t\r\n\f\v)"]
