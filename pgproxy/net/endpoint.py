@@ -29,6 +29,7 @@ class Endpoint(asyncio.Protocol):
         self._ended = False
         self._is_lost = False
         self._is_secured = False
+        self._in_handshake = False
         self._waiter: asyncio.Future[None] | None = None
         self._drain_waiter: asyncio.Future[None] | None = None
         self._on_data: Callable[[bytes], None] | None = None
@@ -173,6 +174,7 @@ class Endpoint(asyncio.Protocol):
                 buffered.buffer_updated(size)
                 received = received[size:]
 
+        self._in_handshake = True
         starting = loop.create_task(
             loop.start_tls(
                 plain,
@@ -193,7 +195,7 @@ class Endpoint(asyncio.Protocol):
             self._ended = True
             raise HandshakeFailed("the peer closed the connection")
         self._transport = secured
-        self._is_secured = True
+        self._is_secured, self._in_handshake = True, False
         found: ssl.SSLObject = secured.get_extra_info("ssl_object")
         return found
 
@@ -210,7 +212,10 @@ class Endpoint(asyncio.Protocol):
             await self._waiter
 
     def write(self, data: bytes) -> None:
-        self.transport.write(data)
+        """To a peer that is gone, or with whom a TLS handshake is not done, nothing can be said: uvloop would raise,
+        and in the middle of a handshake it would go out in the clear."""
+        if not (self._is_lost or self._in_handshake or self.transport.is_closing()):
+            self.transport.write(data)
 
     async def drain(self) -> None:
         if self._drain_waiter is not None:
