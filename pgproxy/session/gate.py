@@ -126,6 +126,10 @@ class Gate:
         if isinstance(message, Large) and message.fate in (Fate.PASS, Fate.DROP):
             self._pop_large()  # decided, and on its way or not
             return
+        if isinstance(message, Large) and message.fate is Fate.REFUSE:
+            if message.is_complete or c.client_gone:
+                self._judgement.refuse_arrived()
+            return
         if c.replies.skipping and kind not in (tags.SYNC, tags.TERMINATE, tags.COPY_DATA):
             # The server would skip it; so nothing of it need be judged. CopyData goes on being sent: the beginning
             # of a message may be out already, and the server would take what comes next for the rest of it.

@@ -525,6 +525,11 @@ class Judgement:
             c.fatal = unit.refusal
             self._done()
             return
+        large = unit.large
+        if large is not None and not (large.fate is Fate.REFUSE or large.is_complete or c.client_gone):
+            large.refuse()
+            c.state = GateState.OPEN  # the gate comes with it again
+            return
         nonce = c.next_nonce()
         if unit.server_refuses:
             data, expected = refusals.in_failed_transaction(unit, run, nonce)
@@ -541,9 +546,19 @@ class Judgement:
         c.emit(effects.ToServer(data))
         self._done()
 
+    def refuse_arrived(self) -> None:
+        """A large message that was refused at its head has come to its end."""
+        unit = self.unit
+        assert unit is not None
+        if self._.replies.skipping:
+            self._skip(unit)
+        else:
+            self._refuse(unit)
+
     def _done(self) -> None:
-        if self.unit is not None and self.unit.large is not None and self.unit.large.fate is Fate.OPEN:
-            self.unit.large.drop()
+        large = self.unit.large if self.unit is not None else None
+        if large is not None and large.fate in (Fate.OPEN, Fate.REFUSE):
+            large.drop()
         self.unit = None
         if self._.state is not GateState.CLOSED:
             self._.state = GateState.OPEN
