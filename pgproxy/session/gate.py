@@ -280,7 +280,8 @@ class Gate:
         unit.large = large
         unit.text = sql.decode(c.settings.codec or "latin-1", "backslashreplace")
         if c.policy.mode is Mode.ENFORCE:
-            unit.refusal = too_large(large.size)
+            is_message = kind is not UnitKind.QUERY or large.size > c.limits.message_bytes
+            unit.refusal = too_large(large.size, "message_bytes" if is_message else "statement_bytes")
         elif kind is UnitKind.PARSE:
             name = frontend.read_parse_head(large.head)
             reason = "the statement is larger than the limit"

@@ -568,11 +568,11 @@ def _cancelled_by_client() -> ProxyError:
     return Cancelled("canceling statement due to user request")
 
 
-def too_large(size: int) -> ProxyError:
+def too_large(size: int, limit: str = "message_bytes") -> ProxyError:
     """For a message that would have to be kept whole."""
     return TooLarge(
         f"pgproxy: message of {size} bytes is larger than the limit",
-        hint="send less in one message; the operator can raise limits.message_bytes",
+        hint=f"send less in one message; the operator can raise limits.{limit}",
     )
 
 

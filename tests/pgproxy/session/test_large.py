@@ -169,12 +169,15 @@ def test_what_nobody_could_look_at_is_refused_and_skipped(held: bool) -> None:
     play.allowed(frontend.query(b"SELECT 2"))
 
 
-@pytest.mark.parametrize("size", [1500, 4000, 50_000])
-def test_a_text_beyond_its_limit_is_an_error_of_the_statement(size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "limit"), [(1500, "statement_bytes"), (4000, "statement_bytes"), (50_000, "message_bytes")]
+)
+def test_a_text_beyond_its_limit_is_an_error_of_the_statement(size: int, limit: str) -> None:
     play = playing(b"SELECT 1")
     text = frontend.query(b"SELECT '" + b"x" * size + b"'")
     play >> sends(text) << effects.Record >> events.Recorded(True)
-    assert refused(play)["C"] == "54000"
+    said = refused(play)
+    assert said["C"] == "54000" and f"limits.{limit}" in said["H"]
     play >> answers(ready()) << to_client(ready())
     play.allowed(frontend.query(b"SELECT 2"))
 
