@@ -142,7 +142,8 @@ def proxy(mode: str, upstream: int, store: str | None) -> Iterator[Proxy]:
         "auth": {"mode": "passthrough", "default_owner": "alice@example.com"},
         "reviewers": [{"name": "robot@example.com", "token": TOKEN}],
         "data_dir": str(directory / "data"),
-        "limits": {"sessions": 500, "parked": 500, "parked_per_agent": 500},
+        # psycopg2 sends statements of up to 50 MB; what is larger than the limit is refused, as it says.
+        "limits": {"sessions": 500, "parked": 500, "parked_per_agent": 500, "statement_bytes": 64 << 20},
     }
     if store:
         document["store"] = {"dsn": store}
