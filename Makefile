@@ -2,7 +2,7 @@
 # make test   fresh machine -> the whole suite green: format, lint, types, tests on both builds
 # make bench  what things cost, beside what they are made of; writes bench-results.json
 # make conformance  PostgreSQL's own regression suite as the classifier's oracle (Debian, root, some minutes)
-# make clients  node-postgres, JDBC, pg_dump and pg_restore, directly and through pgproxy (Debian, root; installs them)
+# make clients  node-postgres, JDBC, libpq_pipeline, pg_dump and pg_restore, directly and through pgproxy (Debian, root; installs them)
 # make suites SUITES=DIR  real client suites directly, in observe and in enforce, compared (DIR: after its setup.sh)
 # make clean  removes what these made; never the data (pgproxy-data)
 #
@@ -49,9 +49,13 @@ clients: $(VENV)/.installed-test
 	test -e /usr/share/java/postgresql.jar || $(APT) libpostgresql-jdbc-java
 	command -v javac >/dev/null || $(APT) default-jdk-headless
 	command -v npm >/dev/null || $(APT) nodejs npm
+	test -e /usr/include/postgresql/internal/libpq-int.h || $(APT) libpq-dev
+	command -v gcc >/dev/null || $(APT) gcc libc6-dev
+	command -v dpkg-source >/dev/null || $(APT) dpkg-dev bzip2
 	scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	  npm install --silent --prefix "$$scratch" pg pg-cursor && \
-	  CLIENTS_NODE_PATH="$$scratch/node_modules" $(BIN)/python -m pytest -o addopts=--strict-markers $(PYTEST_OPTIONS) tests/clients
+	  tests/clients/libpq_pipeline.sh "$$scratch/pipeline" && \
+	  CLIENTS_NODE_PATH="$$scratch/node_modules" CLIENTS_LIBPQ_PIPELINE="$$scratch/pipeline/libpq_pipeline" $(BIN)/python -m pytest -o addopts=--strict-markers $(PYTEST_OPTIONS) tests/clients
 
 suites: $(VENV)/.installed-test
 	SUITES='$(SUITES)' $(BIN)/python -m tests.conformance.suites $(SUITES_OPTIONS)
