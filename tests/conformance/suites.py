@@ -35,6 +35,7 @@ from tests.integration.system import children_of, clean_environment, eventually
 
 NAMES = ("pgbench-scripts", "asyncpg", "pg8000", "psycopg2", "pgisolation", "pgregress", "sqlalchemy")
 MODES = ("direct", "observe", "enforce")
+FILE_LIMIT_S = "600"  # one file of PostgreSQL's suites; each statement waits for the trail, and hundreds for the robot
 PORTS = {"15": 15, "18": 18}  # added to the folder's PORT_BASE
 TOKEN = "the-robot-of-the-client-suites"
 EXCUSED = Path(__file__).with_name("suites_excused.txt")
@@ -100,7 +101,7 @@ def run_suite(folder: Path, suite: str, mode: str, port: int, server: str) -> Re
     done = subprocess.run(
         ["./run_suite.sh", suite, "127.0.0.1", str(port), "suite", "suite", str(out)],
         cwd=folder,
-        env=clean_environment() | {"SERVER": server},
+        env=clean_environment() | {"SERVER": server, "PGREGRESS_FILE_LIMIT": FILE_LIMIT_S},
         capture_output=True,
         text=True,
         check=False,
