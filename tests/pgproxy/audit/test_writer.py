@@ -182,6 +182,31 @@ async def test_a_full_backlog_refuses_appends_and_keeps_outcomes(
     assert [line[1] for line in await stored(pool)] == ["st-0", "st-1", "st-2", "st-3", "st-7", "st-8"]
 
 
+async def test_a_full_backlog_is_waited_for_while_the_store_takes_entries(
+    dsn: str, pool: Pool, statement: Statement
+) -> None:
+    """The outcomes of a long pipeline come all at once; nobody's statement is refused for that."""
+    async with writing(dsn, backlog_limit=3) as writer:
+        await writer.append(statement(0))
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE audit.entries IN SHARE MODE")
+            for number in range(1, 6):
+                writer.append_soon(statement(number))
+            waiting = asyncio.ensure_future(writer.append(statement(6)))
+            await until(lambda: connection_waits(connection))
+            assert not waiting.done()
+        await waiting
+    assert [line[1] for line in await stored(pool)] == [f"st-{number}" for number in range(7)]
+
+
+async def connection_waits(connection: Any) -> bool:
+    """Whether the writer waits for that connection's lock."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
+    )
+    return found
+
+
 async def test_a_full_backlog_is_also_a_matter_of_bytes(dsn: str, wire: Any, statement: Statement) -> None:
     async with writing(wire.dsn(dsn), timeout_s=0.2, backlog_bytes=10_000) as writer:
         await wire.down()
