@@ -100,6 +100,7 @@ class StoreWriter:
         self._line: deque[_Item] = deque()
         self._unawaited = self._unawaited_bytes = 0
         self._refused_unrecorded = 0
+        self._taken = 0
         self._wake = asyncio.Event()
         self._room = asyncio.Event()  # the backlog is not full
         self._room.set()
@@ -226,7 +227,10 @@ class StoreWriter:
         self._wake.set()
 
     async def _has_room(self) -> bool:
-        if not self._room.is_set() and not self._failing:
+        """Waits for it as long as the store takes something within each `timeout_s`."""
+        taken = -1
+        while not self._room.is_set() and taken != self._taken:
+            taken = self._taken
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timeout_s):
                     await self._room.wait()
@@ -322,6 +326,7 @@ class StoreWriter:
                 self._count(item, -1)
             elif not item.waiter.done():
                 item.waiter.set_result(None)
+        self._taken += len(batch)
         self._on_stored(len(batch))
 
     async def _store_singly(self, count: int) -> None:

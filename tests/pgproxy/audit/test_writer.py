@@ -14,6 +14,7 @@ import pytest
 
 from pgproxy import records
 from pgproxy.audit import encoding
+from pgproxy.audit import writer as writer_module
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.session.ports import AuditUnavailable, AuditWriter, Requester
 
@@ -197,6 +198,25 @@ async def test_a_full_backlog_is_waited_for_while_the_store_takes_entries(
             assert not waiting.done()
         await waiting
     assert [line[1] for line in await stored(pool)] == [f"st-{number}" for number in range(7)]
+
+
+async def test_a_full_backlog_is_waited_for_beyond_the_time_limit_while_it_shrinks(
+    dsn: str, pool: Pool, statement: Statement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that takes a batch within each `timeout_s`, but not all of them."""
+    monkeypatch.setattr(writer_module, "BATCH_ENTRIES", 1)
+    async with writing(dsn, backlog_limit=1, timeout_s=1.0) as writer:
+        insert = writer._store_connection.insert
+
+        async def slowly(rows: Any) -> None:
+            await asyncio.sleep(0.2)
+            await insert(rows)
+
+        monkeypatch.setattr(writer._store_connection, "insert", slowly)
+        for number in range(8):
+            writer.append_soon(statement(number))
+        await writer.append(statement(8))
+    assert [line[1] for line in await stored(pool)] == [f"st-{number}" for number in range(9)]
 
 
 async def connection_waits(connection: Any) -> bool:
