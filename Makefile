@@ -2,7 +2,7 @@
 # make test   fresh machine -> the whole suite green: format, lint, types, tests on both builds
 # make bench  what things cost, beside what they are made of; writes bench-results.json
 # make conformance  PostgreSQL's own regression suite as the classifier's oracle (Debian, root, some minutes)
-# make clients  node-postgres, JDBC, libpq_pipeline, pg_dump and pg_restore, directly and through pgproxy (Debian, root; installs them)
+# make clients  node-postgres, JDBC, libpq_pipeline, pg_dump and pg_restore, directly and through pgproxy (Debian, root; installs them, some minutes)
 # make suites SUITES=DIR  real client suites directly, in observe and in enforce, compared (DIR: after its setup.sh)
 # make clean  removes what these made; never the data (pgproxy-data)
 #

@@ -17,7 +17,7 @@ import pytest
 
 from pgproxy.dsn import Dsn
 from pgproxy.embedded import psql_path
-from tests.integration.system import Person, System, clean_environment
+from tests.integration.system import Person, System, clean_environment, eventually
 from tests.integration.test_serve import serving
 from tests.integration.transcripts import approving
 
@@ -86,12 +86,13 @@ def test_libpqs_pipeline_mode(ways: tuple[Dsn, Dsn, Person], tmp_path: Path) -> 
     names = said([program, "tests"]).split()
     assert len(names) >= 11
 
+    def clean() -> None:
+        with psycopg.connect(direct.uri(), autocommit=True) as connection:
+            connection.execute("drop table if exists pq_pipeline_demo, pq_pipeline_tst, ppln_uniqviol")
+
     def trace(name: str, dsn: Dsn) -> str:
         file = tmp_path / name
-        with psycopg.connect(direct.uri(), autocommit=True) as connection:
-            connection.execute(
-                "drop table if exists pq_pipeline_demo, pq_pipeline_tst, ppln_uniqviol"
-            )  # an earlier run's
+        clean()
         # Its messages to standard error show sizes of what was read at once, which are nobody's promise.
         said([program, "-r", "700", "-t", str(file), name, dsn.uri()])
         return file.read_text()
@@ -106,6 +107,14 @@ def test_libpqs_pipeline_mode(ways: tuple[Dsn, Dsn, Person], tmp_path: Path) -> 
         with approving(reviewer):
             assert trace(name, through) == expected, name
         assert "Terminate" in expected
+    clean()
+
+    def drained() -> bool:
+        """Until the outcomes of all those statements are stored, the trail takes no others."""
+        text = reviewer.api.get("/metrics").text
+        return sum(float(x.split()[-1]) for x in text.splitlines() if x.startswith("pgproxy_audit_backlog")) == 0
+
+    eventually(drained, "the audit backlog is stored")
 
 
 def test_a_dump_through_pgproxy_is_the_servers_and_can_be_restored_through_it(
