@@ -3,7 +3,8 @@
 #             installs the server that the tests of TLS need; elsewhere that has to be there)
 # make bench  what things cost, beside what they are made of; writes bench-results.json
 # make conformance  PostgreSQL's own regression suite as the classifier's oracle (Debian, root, some minutes)
-# make clients  node-postgres, JDBC, pg_dump and pg_restore, directly and through pgproxy (Debian, root; installs them)
+# make clients  node-postgres, JDBC, libpq_pipeline, pg_dump and pg_restore, directly and through pgproxy (Debian, root;
+#             installs them, some minutes)
 # make fuzz MESSAGES=N SEED=N  mutated conversations, sans I/O and over sockets: nothing leaks, hangs or stays behind
 # make suites SUITES=DIR  real client suites directly, in observe and in enforce, compared (DIR: after its setup.sh)
 # make clean  removes what these made; never the data (pgproxy-data)
@@ -66,9 +67,13 @@ clients: $(VENV)/.installed-test
 	test -e /usr/share/java/postgresql.jar || $(APT) libpostgresql-jdbc-java
 	command -v javac >/dev/null || $(APT) default-jdk-headless
 	command -v npm >/dev/null || $(APT) nodejs npm
+	test -e /usr/include/postgresql/internal/libpq-int.h || $(APT) libpq-dev
+	command -v gcc >/dev/null || $(APT) gcc libc6-dev
+	command -v dpkg-source >/dev/null || $(APT) dpkg-dev bzip2
 	scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	  npm install --silent --prefix "$$scratch" pg pg-cursor && \
-	  CLIENTS_NODE_PATH="$$scratch/node_modules" $(BIN)/python -m pytest -o addopts=--strict-markers $(PYTEST_OPTIONS) tests/clients
+	  tests/clients/libpq_pipeline.sh "$$scratch/pipeline" && \
+	  CLIENTS_NODE_PATH="$$scratch/node_modules" CLIENTS_LIBPQ_PIPELINE="$$scratch/pipeline/libpq_pipeline" $(BIN)/python -m pytest -o addopts=--strict-markers $(PYTEST_OPTIONS) tests/clients
 
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m tests.fuzz --messages $(MESSAGES) --seed $(SEED)

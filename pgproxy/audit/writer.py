@@ -15,10 +15,11 @@ adds an entry of kind `outcome`, decision `blocked`, that names the same stateme
 statement as `blocked` then. The refused statement is evidence too.
 
 **Memory is bounded.** Entries that nobody waits for (outcomes, session ends) stay in the line until the store
-takes them. When there are `backlog_limit` of them, or `backlog_bytes`, appends are refused, so no new
-statement can add an outcome: the line can still grow by those of statements under way, not more. Refusals
-beyond the limit are counted (`refused_unrecorded`) and logged; each is an entry missing for a statement that
-did not run.
+takes them. When there are `backlog_limit` of them, or `backlog_bytes`, no new statement can add an outcome: an
+append waits for room while the store goes on taking entries (a transaction of 100,000 statements in one pipeline
+ends with as many outcomes at once), and is refused when it does not. The line can still grow by the outcomes of
+statements under way, not more. Refusals beyond the limit are counted (`refused_unrecorded`) and logged; each is an
+entry missing for a statement that did not run.
 
 A backlog lives in memory: what the process holds when it is killed while the store is away is lost with it.
 That is what the spool is for, which will sit behind the same port.
@@ -30,6 +31,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -98,7 +100,10 @@ class StoreWriter:
         self._line: deque[_Item] = deque()
         self._unawaited = self._unawaited_bytes = 0
         self._refused_unrecorded = 0
+        self._taken = 0
         self._wake = asyncio.Event()
+        self._room = asyncio.Event()  # the backlog is not full
+        self._room.set()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._failing = False
@@ -150,12 +155,13 @@ class StoreWriter:
         A cancelled append counts as failed: whoever waited did not learn that the entry is safe.
 
         Raises:
-            AuditUnavailable: not confirmed in time, or the backlog is full.
+            AuditUnavailable: not confirmed in time, or the backlog is and stays full.
             ValueError, TypeError: the entry is no JSON.
         """
+        has_room = await self._has_room()
         if self._closing or self._task is None:
             raise AuditUnavailable("audit: the writer is not running")
-        if self._is_full():
+        if not has_room:
             self._count_unrecorded()
             raise AuditUnavailable("audit: the backlog is full")
         waiter = asyncio.get_running_loop().create_future()
@@ -220,6 +226,16 @@ class StoreWriter:
         self._count(self._line[-1], 1)
         self._wake.set()
 
+    async def _has_room(self) -> bool:
+        """Waits for it as long as the store takes something within each `timeout_s`."""
+        taken = -1
+        while not self._room.is_set() and taken != self._taken:
+            taken = self._taken
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timeout_s):
+                    await self._room.wait()
+        return self._room.is_set()
+
     def _is_full(self) -> bool:
         return self._unawaited >= self._backlog_limit or self._unawaited_bytes >= self._backlog_bytes
 
@@ -227,6 +243,10 @@ class StoreWriter:
         """An item that nobody waits for came (1) or left (-1)."""
         self._unawaited += change
         self._unawaited_bytes += change * item.row.size_bytes
+        if self._is_full():
+            self._room.clear()
+        else:
+            self._room.set()
         self._on_backlog(self._unawaited)
 
     def _count_unrecorded(self) -> None:
@@ -306,6 +326,7 @@ class StoreWriter:
                 self._count(item, -1)
             elif not item.waiter.done():
                 item.waiter.set_result(None)
+        self._taken += len(batch)
         self._on_stored(len(batch))
 
     async def _store_singly(self, count: int) -> None:

@@ -127,6 +127,10 @@ class Gate:
         if isinstance(message, Large) and message.fate in (Fate.PASS, Fate.DROP):
             self._pop_large()  # decided, and on its way or not
             return
+        if isinstance(message, Large) and message.fate is Fate.REFUSE:
+            if message.is_complete or c.client_gone:
+                self._judgement.refuse_arrived()
+            return
         if c.replies.skipping and kind not in (tags.SYNC, tags.TERMINATE, tags.COPY_DATA):
             # The server would skip it; so nothing of it need be judged. CopyData goes on being sent: the beginning
             # of a message may be out already, and the server would take what comes next for the rest of it.
@@ -289,7 +293,8 @@ class Gate:
         unit.large = large
         unit.text = sql.decode(c.settings.codec or "latin-1", "backslashreplace")
         if c.policy.mode is Mode.ENFORCE:
-            unit.refusal = too_large(large.size)
+            is_message = kind is not UnitKind.QUERY or large.size > c.limits.message_bytes
+            unit.refusal = too_large(large.size, "message_bytes" if is_message else "statement_bytes")
         elif kind is UnitKind.PARSE:
             name = frontend.read_parse_head(large.head)
             reason = "the statement is larger than the limit"

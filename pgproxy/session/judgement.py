@@ -624,6 +624,11 @@ class Judgement:
             c.fatal = unit.refusal
             self._done()
             return
+        large = unit.large
+        if large is not None and not (large.fate is Fate.REFUSE or large.is_complete or c.client_gone):
+            large.refuse()
+            c.state = GateState.OPEN  # the gate comes with it again
+            return
         self._modification.dropped(unit, run)
         nonce = c.next_nonce()
         if unit.server_refuses:
@@ -641,19 +646,29 @@ class Judgement:
         c.emit(effects.ToServer(data))
         self._done()
 
+    def refuse_arrived(self) -> None:
+        """A large message that was refused at its head has come to its end."""
+        unit = self.unit
+        assert unit is not None
+        if self._.replies.skipping:
+            self._skip(unit)
+        else:
+            self._refuse(unit)
+
     def _done(self) -> None:
-        if self.unit is not None and self.unit.large is not None and self.unit.large.fate is Fate.OPEN:
-            self.unit.large.drop()
+        large = self.unit.large if self.unit is not None else None
+        if large is not None and large.fate in (Fate.OPEN, Fate.REFUSE):
+            large.drop()
         self.unit = None
         if self._.state is not GateState.CLOSED:
             self._.state = GateState.OPEN
 
 
-def too_large(size: int) -> ProxyError:
+def too_large(size: int, limit: str = "message_bytes") -> ProxyError:
     """For a message that would have to be kept whole."""
     return TooLarge(
         f"pgproxy: message of {size} bytes is larger than the limit",
-        hint="send less in one message; the operator can raise limits.message_bytes",
+        hint=f"send less in one message; the operator can raise limits.{limit}",
     )
 
 

@@ -2,7 +2,9 @@
 
 A Bind whose statement passes whatever its values are goes through as it arrives, in constant memory; so does anything
 in `observe`. What has to be seen whole (by a reviewer, say) is collected, up to a limit. What is refused is dropped
-while it arrives, and the message behind it is the next.
+while it arrives, and the message behind it is the next. The refusal waits for its end: a server answers only what it
+has read, and a client that hears the answer while it still sends may then wait for one that it has already (psycopg2
+with a wait callback does).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ class Fate(Enum):
     OPEN = "not decided; kept while the client is held back"
     COLLECT = "kept until it is whole"
     PASS = "goes to the server as it arrives"  # noqa: S105 - no password
+    REFUSE = "nobody gets it, and the client is told once it has sent all of it"
     DROP = "nobody gets it"
 
 
@@ -48,7 +51,7 @@ class Large:
     def take(self, stretch: bytes) -> bytes | None:
         """The next stretch; gives what is to go to the server now."""
         self.arrived += len(stretch)
-        if self.fate is Fate.DROP:
+        if self.fate in (Fate.REFUSE, Fate.DROP):
             return None
         if self.fate is Fate.PASS:
             if self.digest is not None:
@@ -68,6 +71,10 @@ class Large:
         if self.digest is not None:
             self.digest.feed(data[self.digest.offset :])
         return data
+
+    def refuse(self) -> None:
+        self.fate = Fate.REFUSE
+        self._release()
 
     def drop(self) -> None:
         self.fate = Fate.DROP

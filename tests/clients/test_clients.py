@@ -1,4 +1,4 @@
-"""node-postgres, JDBC and pg_dump with pg_restore: what they print is the same directly and through pgproxy.
+"""node-postgres, JDBC, libpq's pipeline mode and pg_dump with pg_restore: the same directly and through pgproxy.
 
 They need what `make clients` installs, so `make test` leaves them out (pyproject.toml, `addopts`).
 """
@@ -17,11 +17,13 @@ import pytest
 
 from pgproxy.dsn import Dsn
 from pgproxy.embedded import psql_path
-from tests.integration.system import Person, System, clean_environment
+from tests.integration.system import Person, System, clean_environment, eventually
 from tests.integration.test_serve import serving
 from tests.integration.transcripts import approving
 
 HERE = Path(__file__).parent
+# Their order of sending and receiving is the socket's; PostgreSQL keeps no traces of them either.
+_UNTRACED = ("pipelined_insert", "uniqviol")
 JAR = Path("/usr/share/java/postgresql.jar")
 
 
@@ -35,9 +37,9 @@ def ways(system: System) -> Iterator[tuple[Dsn, Dsn, Person]]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def said(command: list[str], **environment: str) -> str:
+def said(command: list[str], timeout: float = 120, **environment: str) -> str:
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=clean_environment() | environment, check=False
+        command, capture_output=True, text=True, timeout=timeout, env=clean_environment() | environment, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -73,6 +75,46 @@ def test_jdbc(ways: tuple[Dsn, Dsn, Person], tmp_path: Path) -> None:
         sum(sql.startswith("FUNCTION CALL") for sql in approved) == 7
     )  # one large object made, written, read, removed
     assert "22012" in heard
+
+
+# `uniqviol` sends until the socket is full, some 100,000 statements; each waits for the trail's store.
+@pytest.mark.timeout(1200)
+def test_libpqs_pipeline_mode(ways: tuple[Dsn, Dsn, Person], tmp_path: Path) -> None:
+    """PostgreSQL's own tests of it pass, and the messages libpq traces are the same, to the letter."""
+    direct, through, reviewer = ways
+    program = os.environ["CLIENTS_LIBPQ_PIPELINE"]
+    names = said([program, "tests"]).split()
+    assert len(names) >= 11
+
+    def clean() -> None:
+        with psycopg.connect(direct.uri(), autocommit=True) as connection:
+            connection.execute("drop table if exists pq_pipeline_demo, pq_pipeline_tst, ppln_uniqviol")
+
+    def trace(name: str, dsn: Dsn) -> str:
+        file = tmp_path / name
+        clean()
+        # Its messages to standard error show sizes of what was read at once, which are nobody's promise.
+        said([program, "-r", "700", "-t", str(file), name, dsn.uri()])
+        return file.read_text()
+
+    for name in names:
+        if name in _UNTRACED:
+            said([program, "-r", "700", name, direct.uri()])
+            with approving(reviewer):
+                said([program, "-r", "700", name, through.uri()], timeout=1000)
+            continue
+        expected = trace(name, direct)
+        with approving(reviewer):
+            assert trace(name, through) == expected, name
+        assert "Terminate" in expected
+    clean()
+
+    def drained() -> bool:
+        """Until the outcomes of all those statements are stored, the trail takes no others."""
+        text = reviewer.api.get("/metrics").text
+        return sum(float(x.split()[-1]) for x in text.splitlines() if x.startswith("pgproxy_audit_backlog")) == 0
+
+    eventually(drained, "the audit backlog is stored")
 
 
 def test_a_dump_through_pgproxy_is_the_servers_and_can_be_restored_through_it(

@@ -35,6 +35,7 @@ from tests.integration.system import children_of, clean_environment, eventually
 
 NAMES = ("pgbench-scripts", "asyncpg", "pg8000", "psycopg2", "pgisolation", "pgregress", "sqlalchemy")
 MODES = ("direct", "observe", "enforce")
+FILE_LIMIT_S = "600"  # one file of PostgreSQL's suites; each statement waits for the trail, and hundreds for the robot
 PORTS = {"15": 15, "18": 18}  # added to the folder's PORT_BASE
 TOKEN = "the-robot-of-the-client-suites"
 EXCUSED = Path(__file__).with_name("suites_excused.txt")
@@ -100,7 +101,7 @@ def run_suite(folder: Path, suite: str, mode: str, port: int, server: str) -> Re
     done = subprocess.run(
         ["./run_suite.sh", suite, "127.0.0.1", str(port), "suite", "suite", str(out)],
         cwd=folder,
-        env=clean_environment() | {"SERVER": server},
+        env=clean_environment() | {"SERVER": server, "PGREGRESS_FILE_LIMIT": FILE_LIMIT_S},
         capture_output=True,
         text=True,
         check=False,
@@ -142,7 +143,8 @@ def proxy(mode: str, upstream: int, store: str | None) -> Iterator[Proxy]:
         "auth": {"mode": "passthrough", "default_owner": "alice@example.com"},
         "reviewers": [{"name": "robot@example.com", "token": TOKEN}],
         "data_dir": str(directory / "data"),
-        "limits": {"sessions": 500, "parked": 500, "parked_per_agent": 500},
+        # psycopg2 sends statements of up to 50 MB; what is larger than the limit is refused, as it says.
+        "limits": {"sessions": 500, "parked": 500, "parked_per_agent": 500, "statement_bytes": 64 << 20},
     }
     if store:
         document["store"] = {"dsn": store}

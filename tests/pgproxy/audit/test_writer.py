@@ -14,6 +14,7 @@ import pytest
 
 from pgproxy import records
 from pgproxy.audit import encoding
+from pgproxy.audit import writer as writer_module
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.session.ports import AuditUnavailable, AuditWriter, Requester
 
@@ -180,6 +181,50 @@ async def test_a_full_backlog_refuses_appends_and_keeps_outcomes(
         await until(lambda: writer.backlog == 0)
         await writer.append(statement(8))
     assert [line[1] for line in await stored(pool)] == ["st-0", "st-1", "st-2", "st-3", "st-7", "st-8"]
+
+
+async def test_a_full_backlog_is_waited_for_while_the_store_takes_entries(
+    dsn: str, pool: Pool, statement: Statement
+) -> None:
+    """The outcomes of a long pipeline come all at once; nobody's statement is refused for that."""
+    async with writing(dsn, backlog_limit=3) as writer:
+        await writer.append(statement(0))
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE audit.entries IN SHARE MODE")
+            for number in range(1, 6):
+                writer.append_soon(statement(number))
+            waiting = asyncio.ensure_future(writer.append(statement(6)))
+            await until(lambda: connection_waits(connection))
+            assert not waiting.done()
+        await waiting
+    assert [line[1] for line in await stored(pool)] == [f"st-{number}" for number in range(7)]
+
+
+async def test_a_full_backlog_is_waited_for_beyond_the_time_limit_while_it_shrinks(
+    dsn: str, pool: Pool, statement: Statement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that takes a batch within each `timeout_s`, but not all of them."""
+    monkeypatch.setattr(writer_module, "BATCH_ENTRIES", 1)
+    async with writing(dsn, backlog_limit=1, timeout_s=1.0) as writer:
+        insert = writer._store_connection.insert
+
+        async def slowly(rows: Any) -> None:
+            await asyncio.sleep(0.2)
+            await insert(rows)
+
+        monkeypatch.setattr(writer._store_connection, "insert", slowly)
+        for number in range(8):
+            writer.append_soon(statement(number))
+        await writer.append(statement(8))
+    assert [line[1] for line in await stored(pool)] == [f"st-{number}" for number in range(9)]
+
+
+async def connection_waits(connection: Any) -> bool:
+    """Whether the writer waits for that connection's lock."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
+    )
+    return found
 
 
 async def test_a_full_backlog_is_also_a_matter_of_bytes(dsn: str, wire: Any, statement: Statement) -> None:

@@ -156,23 +156,28 @@ def test_what_nobody_could_look_at_is_refused_and_skipped(held: bool) -> None:
     huge = bind(b"x" * 50_000, statement=b"d")
     play >> sends(huge[:300]) << effects.Record
     assert play.recorded["decision"] == "blocked"
-    play >> events.Recorded(True)
+    play >> events.Recorded(True) << None  # the client still sends: told now, it might never look
+    for start in range(300, len(huge) - 1, 10_000):
+        play >> sends(huge[start : min(start + 10_000, len(huge) - 1)]) << None
+        assert play.session._gate.inbox_bytes < 1000
+        assert play.session.wants_client_data
+    play >> sends(huge[-1:])
     said = refused(play)
     assert (said["S"], said["C"]) == ("ERROR", "54000") and "limits.message_bytes" in said["H"]
-    for start in range(300, len(huge), 10_000):
-        play >> sends(huge[start : start + 10_000]) << None
-        assert play.session._gate.inbox_bytes < 1000
     play >> sends(EXECUTE, SYNC) << to_server(SYNC)
     play >> answers(ready()) << to_client(ready())
     play.allowed(frontend.query(b"SELECT 2"))
 
 
-@pytest.mark.parametrize("size", [1500, 4000, 50_000])
-def test_a_text_beyond_its_limit_is_an_error_of_the_statement(size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "limit"), [(1500, "statement_bytes"), (4000, "statement_bytes"), (50_000, "message_bytes")]
+)
+def test_a_text_beyond_its_limit_is_an_error_of_the_statement(size: int, limit: str) -> None:
     play = playing(b"SELECT 1")
     text = frontend.query(b"SELECT '" + b"x" * size + b"'")
     play >> sends(text) << effects.Record >> events.Recorded(True)
-    assert refused(play)["C"] == "54000"
+    said = refused(play)
+    assert said["C"] == "54000" and f"limits.{limit}" in said["H"]
     play >> answers(ready()) << to_client(ready())
     play.allowed(frontend.query(b"SELECT 2"))
 
@@ -236,9 +241,19 @@ def test_a_failure_while_it_is_recorded_drops_it() -> None:
 
 def test_a_trail_that_cannot_take_it_refuses_it() -> None:
     play = playing(b"SELECT 1")
-    play >> sends(BIG[:300]) << effects.Record >> events.Recorded(False)
-    assert refused(play)["C"] == "58030"
-    play >> sends(BIG[300:], SYNC) << to_server(SYNC)
+    play >> sends(BIG[:300]) << effects.Record >> events.Recorded(False) << None
+    play >> sends(BIG[300:], SYNC)
+    assert refused(play, SYNC)["C"] == "58030"
+
+
+def test_a_refusal_behind_an_error_is_not_told() -> None:
+    play = playing(b"SELECT 1")
+    huge = bind(b"x" * 50_000, statement=b"none")
+    play >> sends(EXECUTE, huge[:300]) << to_server(EXECUTE) << effects.Record >> events.Recorded(True) << None
+    play >> answers(error("34000")) << effects.ToClient
+    play >> sends(huge[300:], EXECUTE, SYNC) << to_server(SYNC)
+    play >> answers(ready()) << to_client(ready())
+    play.allowed(frontend.query(b"SELECT 2"))
 
 
 @pytest.mark.parametrize("event", [events.ClientClosed(True), events.EndRequested("stop")])
@@ -255,9 +270,8 @@ def test_an_end_in_the_middle_of_it_puts_nothing_of_ours_into_it(event: events.E
 def test_an_end_while_it_is_dropped_says_goodbye() -> None:
     play = playing(b"SELECT 1")
     huge = bind(b"x" * 50_000, statement=b"none")
-    play >> sends(huge[:300]) << effects.Record >> events.Recorded(True)
-    assert refused(play)["C"] == "26000"
-    play >> events.ClientClosed(True) << to_server(frontend.TERMINATE) << effects.Close
+    play >> sends(huge[:300]) << effects.Record >> events.Recorded(True) << None
+    play >> events.ClientClosed(True) << effects.ToServer << to_server(frontend.TERMINATE) << effects.Close
 
 
 def test_behind_a_parked_statement_it_counts_as_backlog() -> None:
