@@ -118,7 +118,9 @@ def _params(params: list[dict[str, Any]], limit: int) -> tuple[tuple[str, ...], 
     shown: list[str] = []
     room = limit
     for number, param in enumerate(params, start=1):
-        line = f"${number} {escape(str(param.get('type')))} = " + escape(json.dumps(param.get("value"), ensure_ascii=False))
+        line = f"${number} {escape(str(param.get('type')))} = " + escape(
+            json.dumps(param.get("value"), ensure_ascii=False)
+        )
         if number > _MAX_PARAMS or len(line) > room:
             return tuple(shown), True
         room -= len(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from approvals.documents import decode, encode, storable
 from approvals.model import rfc3339
@@ -284,7 +284,7 @@ def _shown(row: asyncpg.Record) -> dict[str, Any]:
     shown |= {key: None if row[key] is None else rfc3339(row[key]) for key in times}
     if row["state"] != "waiting":
         shown["next_at"] = None
-    return cast("dict[str, Any]", shown)
+    return shown
 
 
 async def use_signature(pool: Pool, digest: bytes) -> bool:

@@ -7,6 +7,7 @@ between sending and noting it down sends again, under the same id.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Collection, Sequence
@@ -148,10 +149,8 @@ class Dispatcher:
             pass  # the lease ends, and somebody tries again
         except Exception as error:
             log.error("notification failed target=%s error=%s", channel.target, type(error).__name__, exc_info=error)
-            try:
+            with contextlib.suppress(StoreUnavailable):
                 await self._failed(channel, delivery, NotDelivered(f"internal error ({type(error).__name__})"))
-            except StoreUnavailable:
-                pass
 
     async def _failed(self, channel: Channel, delivery: Delivery, error: NotDelivered) -> None:
         retry_in_s: float | None = max(self._pace.retry_s(delivery.attempts), error.retry_after_s or 0.0)

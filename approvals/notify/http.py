@@ -61,7 +61,7 @@ class _Network(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 (theirs)
+        timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
@@ -84,7 +84,7 @@ class _Network(httpcore.AsyncNetworkBackend):
     async def connect_unix_socket(
         self,
         path: str,
-        timeout: float | None = None,  # noqa: ASYNC109 (theirs)
+        timeout: float | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         raise AddressRefused
@@ -127,7 +127,7 @@ class Poster:
             async with self._pool.stream(
                 method,
                 url,
-                headers={"user-agent": "pgproxy", "accept-encoding": "identity", **headers},
+                headers=[("user-agent", "pgproxy"), ("accept-encoding", "identity"), *headers.items()],
                 content=body,
                 extensions={"timeout": timeouts},
             ) as response:
