@@ -34,8 +34,8 @@ class TokenRefused(Exception):
 class Verifier:
     """Tokens of one issuer for one audience.
 
-    `required`: the claims it must have (`exp` always). `leeway_s` is for clocks that differ. `id_tokens`: only those (RFC 9068, 4: access tokens are not for
-    logging in); otherwise either sort, since many providers give an access token no type.
+    `required`: the claims it must have. `leeway_s` is for clocks that differ. `id_tokens`: only those (RFC 9068, 4:
+    access tokens are not for logging in); otherwise either sort, since many providers give an access token no type.
     """
 
     provider: Provider

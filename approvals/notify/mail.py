@@ -29,6 +29,7 @@ class Apprise:
         self._service = apprise.Apprise.instantiate(url, suppress_exceptions=True)
         if self._service is None:
             raise ValueError("is no URL that apprise knows")
+        self._service.overflow_mode = apprise.OverflowMode.SPLIT  # never cut in silence
         self._threads = ThreadPoolExecutor(2, f"notify {target}")
 
     async def deliver(self, message: Message) -> dict[str, Any] | None:

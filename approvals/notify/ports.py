@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -43,6 +44,34 @@ class NotDelivered(Exception):
 
 class Skipped(Exception):
     """There is nothing to tell: the message is done with."""
+
+
+class Refused(Exception):
+    """Something from outside that is not what it says it is, is too old, or has been taken; nothing was done."""
+
+
+class NotVerified(Exception):
+    """It cannot be told now whether something from outside is genuine; nothing was done."""
+
+
+class SlackEndpoint(Protocol):
+    async def take_signed(self, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        """Raises:
+        Refused, StoreUnavailable
+        """
+        ...
+
+    async def interact(self, payload: dict[str, Any]) -> None: ...
+
+
+class TeamsEndpoint(Protocol):
+    async def take_activity(self, authorization: str, body: bytes) -> dict[str, Any]:
+        """Raises:
+        Refused, NotVerified, StoreUnavailable
+        """
+        ...
+
+    async def answer(self, activity: dict[str, Any]) -> dict[str, Any] | None: ...
 
 
 class Channel(Protocol):

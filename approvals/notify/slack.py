@@ -21,7 +21,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from approvals.errors import ApprovalError, Conflict
 from approvals.notify import slackblocks
 from approvals.notify.deliveries import use_signature
-from approvals.notify.ports import Kind, Message, NotDelivered, Skipped
+from approvals.notify.ports import Kind, Message, NotDelivered, Refused, Skipped
 from approvals.notify.slackblocks import SQL_LIMIT
 from approvals.notify.voting import Booth, Link
 
@@ -39,10 +39,6 @@ _RECONNECT_S = 5.0
 _FAILURES = (SlackClientError, aiohttp.ClientError, OSError, TimeoutError, ValueError)
 _GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
 _SILENT = frozenset({"approval.comment"})
-
-
-class SignatureRefused(Exception):
-    """Not from Slack, too old, or taken already."""
 
 
 class Slack:
@@ -88,27 +84,27 @@ class Slack:
         """The payload of a request to the interactivity endpoint.
 
         Raises:
-            SignatureRefused, StoreUnavailable
+            Refused, StoreUnavailable
         """
         timestamp, signature = headers.get("x-slack-request-timestamp", ""), headers.get("x-slack-signature", "")
         if self._verifier is None:
-            raise SignatureRefused("Slack's signing_secret is not configured")
+            raise Refused("Slack's signing_secret is not configured")
         if not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 12 or not signature.isascii():
-            raise SignatureRefused("the signature is malformed")
+            raise Refused("the signature is malformed")
         try:
             genuine = self._verifier.is_valid(body, timestamp, signature)
         except ValueError:  # not UTF-8
             genuine = False
         if not genuine:
-            raise SignatureRefused("the signature is wrong or too old")
+            raise Refused("the signature is wrong or too old")
         if not await use_signature(self._pool, hashlib.sha256(signature.encode()).digest()):
-            raise SignatureRefused("the signature has been used")
+            raise Refused("the signature has been used")
         try:
             payload = json.loads(parse_qs(body.decode(), strict_parsing=True)["payload"][0])
         except (ValueError, KeyError, RecursionError):
-            raise SignatureRefused("there is no payload") from None
+            raise Refused("there is no payload") from None
         if not isinstance(payload, dict):
-            raise SignatureRefused("there is no payload")
+            raise Refused("there is no payload")
         return payload
 
     async def interact(self, payload: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from approvals.notify.cards import SQL_LIMIT
 from approvals.notify.content import content_of
 from approvals.notify.deliveries import use_signature
 from approvals.notify.http import Poster
-from approvals.notify.ports import Kind, Message, NotDelivered, Skipped
+from approvals.notify.ports import Kind, Message, NotDelivered, NotVerified, Refused, Skipped
 from approvals.notify.voting import Booth, Link
 
 if TYPE_CHECKING:
@@ -41,14 +41,6 @@ SCOPE = "https://api.botframework.com/.default"
 _CHANNEL_ID = "msteams"
 _EARLY_S = 300.0
 _JSON = {"content-type": "application/json"}
-
-
-class ActivityRefused(Exception):
-    """Not from the connector, or not of this tenant."""
-
-
-class ActivityNotVerified(Exception):
-    """The connector's keys cannot be had now."""
 
 
 class ConnectorKeys(Provider):
@@ -132,32 +124,32 @@ class TeamsBot:
         """A genuine activity of the tenant.
 
         Raises:
-            ActivityRefused, ActivityNotVerified, StoreUnavailable
+            Refused, NotVerified, StoreUnavailable
         """
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
-            raise ActivityRefused("a bearer token is required")
+            raise Refused("a bearer token is required")
         try:
             claims = await self._verifier.verify(token.strip())
         except TokenRefused as error:
-            raise ActivityRefused(str(error)) from error
+            raise Refused(str(error)) from error
         except ProviderUnavailable as error:
-            raise ActivityNotVerified(str(error)) from error
+            raise NotVerified(str(error)) from error
         try:
             activity = json.loads(body)
         except (ValueError, RecursionError):
-            raise ActivityRefused("the body is not JSON") from None
+            raise Refused("the body is not JSON") from None
         if not isinstance(activity, dict):
-            raise ActivityRefused("the body is not an activity")
+            raise Refused("the body is not an activity")
         claimed = claims.get("serviceurl", claims.get("serviceUrl"))
         if not isinstance(claimed, str) or claimed != activity.get("serviceUrl"):
-            raise ActivityRefused("the token is for another service URL")
+            raise Refused("the token is for another service URL")
         if activity.get("channelId") != _CHANNEL_ID or _tenant(activity) != self._tenant:
-            raise ActivityRefused("the activity is of another channel or tenant")
+            raise Refused("the activity is of another channel or tenant")
         # A token is good for many activities; the same activity under the same token comes once.
         digest = hashlib.sha256(token.encode() + b"\0" + body).digest()
         if not await use_signature(self._pool, digest):
-            raise ActivityRefused("the activity has been taken")
+            raise Refused("the activity has been taken")
         return activity
 
     async def answer(self, activity: dict[str, Any]) -> dict[str, Any] | None:
