@@ -35,6 +35,8 @@ from pgproxy.document import Document, DocumentError, Place, parse
 from pgproxy.dsn import WITH_SECRETS, Dsn, Secret
 from pgproxy.identitycheck import identity_problems
 from pgproxy.identityconfig import AgentJwt, HostName, Identities, Network, Oidc, Origin, Role, WebSessions
+from pgproxy.notifycheck import notifier_problems
+from pgproxy.notifyconfig import Notifiers
 
 ENV_PREFIX = "PGPROXY_"
 # Set for other purposes under our prefix: the terminal commands, builds, tests, our own children.
@@ -246,6 +248,7 @@ class Settings(_Section):
     auth: Auth = Auth()
     agents: tuple[Agent, ...] = ()
     reviewers: tuple[Reviewer, ...] = ()
+    notifiers: Notifiers = Notifiers()
     store: Store = Store()
     data_dir: Path = Path("pgproxy-data")
     policy: Any = None  # a file's name, or the document inline
@@ -294,7 +297,8 @@ def build(document: Document, environ: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         raise ConfigError([document.problem(*_explain(found)) for found in error.errors()]) from None
     problems = [
-        document.problem(place, reason) for place, reason in problems_of(settings) + identity_problems(settings)
+        document.problem(place, reason)
+        for place, reason in problems_of(settings) + identity_problems(settings) + notifier_problems(settings)
     ]
     if problems:
         raise ConfigError(problems)

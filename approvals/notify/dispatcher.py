@@ -94,6 +94,8 @@ class Dispatcher:
                     self._metrics.notification_backlog(kind, waiting)
             except StoreUnavailable:
                 pass  # what is due then is due later, too
+            except Exception as error:
+                log.error("approvals not escalated", exc_info=error)
             await asyncio.sleep(self._pace.look_s)
 
     async def _follow(self, channel: Channel) -> None:

@@ -197,7 +197,7 @@ class Slack:
                     await client.connect()  # type: ignore[no-untyped-call]  # theirs
                     log.info("slack socket mode connected")
                     break  # it reconnects by itself from here on
-                except _FAILURES as error:
+                except Exception as error:  # a chat ends nothing but itself
                     log.warning("slack socket mode cannot connect error=%s", type(error).__name__)
                     await asyncio.sleep(_RECONNECT_S)
             await asyncio.Event().wait()

@@ -22,6 +22,7 @@ from pgproxy.app.adapters import ApiAudit, ApiMetrics, ApiReadiness, ApiReloader
 from pgproxy.app.address import bind
 from pgproxy.app.identity import oidc_of, web_options
 from pgproxy.app.judging import ApiClassifier, ApiJudge
+from pgproxy.app.notifying import notifying_of
 from pgproxy.app.terms import policy_of
 from pgproxy.app.worker import catalogs_of
 from pgproxy.audit.reader import StoreReader
@@ -57,6 +58,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
     catalogs = catalogs_of(settings, analysers)
     classifier = ApiClassifier(analysers, catalogs)
     policy = PolicyInForce(policy_of(settings))
+    notifying = notifying_of(settings, pool)
     services = Services(
         pool=pool,
         wakeups=wakeups,
@@ -72,6 +74,8 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         judge=ApiJudge(classifier, lambda: policy.current),
         web=web_options(settings),
         oidc=oidc_of(settings),
+        slack=notifying.slack,
+        teams=notifying.teams,
     )
     app = create_app(services)
     _answer_calls(channel, app.state.stream, audit, policy)
@@ -88,6 +92,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
                 tasks.create_task(run_expiry(pool)),
                 tasks.create_task(follow_approvals(pool, wakeups, audit, metrics)),
             ]
+            running += [tasks.create_task(task) for task in notifying.tasks(settings, pool, wakeups, metrics)]
             if certificate is not None:
                 running.append(tasks.create_task(certificate.follow()))
             async with serve(
@@ -105,6 +110,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
     finally:
         if catalogs is not None:
             await catalogs.close()
+        await notifying.close()
         await analysers.close()
         await audit.close(_LAST_CALLS_S)
         pool.terminate()
