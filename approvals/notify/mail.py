@@ -30,7 +30,9 @@ class Apprise:
         if self._service is None:
             raise ValueError("is no URL that apprise knows")
         self._service.overflow_mode = apprise.OverflowMode.SPLIT  # never cut in silence
-        self._threads = ThreadPoolExecutor(2, f"notify {target}")
+        # It would sleep between messages, inside of an attempt's time; the dispatcher's pace is enough.
+        self._service.request_rate_per_sec = 0
+        self._threads = ThreadPoolExecutor(4, f"notify {target}")
 
     async def deliver(self, message: Message) -> dict[str, Any] | None:
         approval = message.approval

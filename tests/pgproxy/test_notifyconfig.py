@@ -76,7 +76,7 @@ def test_what_is_wrong_is_named(read: Load, section: str, reason: str) -> None:
 
 def test_one_name_for_two(read: Load) -> None:
     both = f"teams: {{workflows: {{dba: 'https://flow.example/x'}}, bot: {{{BOT}}}}}"
-    with pytest.raises(ConfigError, match="notifiers.teams.bot.channels.dba: is the name of a workflow already"):
+    with pytest.raises(ConfigError, match=r"notifiers\.teams\.bot\.channels\.dba: is the name of a workflow already"):
         read(f"{URL}notifiers: {{{both}}}")
 
 
@@ -109,9 +109,8 @@ def test_secrets_are_shown_to_nobody(read: Load) -> None:
 @pytest.fixture
 async def pool() -> AsyncIterator[Pool]:
     """Nothing is asked of it."""
-    pool = asyncpg.create_pool("postgresql://127.0.0.1:1/none", min_size=0)
-    yield pool
-    pool.terminate()
+    async with asyncpg.create_pool("postgresql://127.0.0.1:1/none", min_size=0) as pool:
+        yield pool
 
 
 async def test_every_target_gets_its_channel(read: Load, pool: Pool) -> None:
