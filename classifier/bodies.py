@@ -20,6 +20,7 @@ from classifier.account import UNREADABLE, Account, Direct, constant, read_sql, 
 from classifier.catalog import Catalog, Function, Relation, Type, split_path
 from classifier.functions import Effect
 from classifier.model import Action, ActionClass, Environment
+from classifier.touched import qualified
 from classifier.walk import Consequences, Handler, Node, Tree, Walk, surroundings
 
 Path = tuple[str, ...] | None
@@ -57,6 +58,7 @@ class Bodies(names.Names):
     def _gather(self, start: frozenset[Node]) -> Consequences:
         actions: dict[Action, None] = {}
         changed: dict[str, None] = {}
+        relations: dict[str, None] = {}
         seen: dict[Node, Node | None] = dict.fromkeys(start)
         pending = sorted(start, key=repr, reverse=True)
         while pending:
@@ -65,6 +67,9 @@ class Bodies(names.Names):
             actions.update(dict.fromkeys(self._with_way(item, at, seen) for item in found.actions))
             changed.update(dict.fromkeys(found.settings))
             for node in found.nodes:
+                if node.kind in ("read", "write"):
+                    relation = self.catalog.relation[node.oid]
+                    relations[qualified(relation.schema, relation.name)] = None
                 if node not in seen:
                     seen[node] = at
                     pending.append(node)
@@ -73,7 +78,7 @@ class Bodies(names.Names):
                 changed["*"] = None
                 break
         ordered = sorted(actions, key=lambda item: _WEIGHT.get(item.cls, 0))
-        return Consequences(tuple(ordered[:MAX_ACTIONS]), tuple(changed))
+        return Consequences(tuple(ordered[:MAX_ACTIONS]), tuple(changed), tuple(relations))
 
     def _with_way(self, action: Action, node: Node, parents: dict[Node, Node | None]) -> Action:
         """An action that says how the statement gets to it, where that takes more than a step."""

@@ -108,6 +108,10 @@ def _classify(sql: str | bytes, environment: Environment, knowledge: Knowledge |
         walk = Walk(HANDLERS, environment, prepared)
         walk.run(item.kind, item.tree)
         statement = walk.statement(item.kind)
+        if _may_move_names(statements):
+            statement = replace(statement, reaches=None)
+        else:
+            statement = replace(statement, search_path=_path(environment))
         statements.append(_with_sqlglot(statement, scan.blanked[item.start : item.end], environment))
         if item.kind not in _CONSTANT_FREE or walk.constants_matter:
             constant_free = False
@@ -167,11 +171,26 @@ def _with_sqlglot(statement: Statement, text: bytes, environment: Environment) -
         return replace(
             statement, actions=(*statement.actions, action), reasons=(*statement.reasons, reason), settings=("*",)
         )
+    more = [name for name in reading.relations if name not in statement.relations]
     return replace(
         statement,
-        relations=tuple(dict.fromkeys((*statement.relations, *reading.relations))),
+        relations=(*statement.relations, *more),
+        relations_known=statement.relations_known and not more,
         columns_read=_columns(reading.reads, environment),
         columns_written=_columns(reading.writes, environment),
+    )
+
+
+def _path(environment: Environment) -> tuple[str, ...] | None:
+    path = settled_path(environment.search_path, environment.role)
+    return None if path is None or "$user" in path else path
+
+
+def _may_move_names(before: list[Statement]) -> bool:
+    """Whether a name in the next statement of a text may be another relation's than it was when the text was sent."""
+    return any(
+        not {"*", "search_path", "role"}.isdisjoint(s.settings) or any(a.cls is ActionClass.DDL for a in s.actions)
+        for s in before
     )
 
 

@@ -12,7 +12,8 @@ from classifier import relations, settings
 from classifier.functions import EXACT, Effect
 from classifier.model import ActionClass
 from classifier.restriction import is_restricting, reads_whole_target, scope_of
-from classifier.walk import Handler, Tree, Walk, relation_name, strings
+from classifier.touched import written
+from classifier.walk import Handler, Tree, Walk, strings
 
 C = ActionClass
 
@@ -174,9 +175,9 @@ def _range_var(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     if schema is None and name in walk.visible:
         return None
     walk.relation(tree)
-    walk.effect(relations.reading(schema, name) or _SECRET_VIEWS.get((schema or "", name)), relation_name(tree))
+    walk.effect(relations.reading(schema, name) or _SECRET_VIEWS.get((schema or "", name)), written(tree))
     if schema is not None and schema.startswith("pg_toast"):
-        walk.effect(_TOAST, relation_name(tree))
+        walk.effect(_TOAST, written(tree))
     if name in relations.SECRET_COLUMNS and schema in (None, "pg_catalog"):
         alias = tree.get("alias")
         names = walk.secrets_read.setdefault(name, {name})
@@ -191,6 +192,7 @@ def _join(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     if tree.get("isNatural"):
         walk.reads_naturally = True
     walk.columns.update(strings(tree.get("usingClause", [])))
+    walk.touched.join(tree, strings(tree.get("usingClause", [])))
     return None
 
 
@@ -199,6 +201,7 @@ def _column(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     if any("A_Star" in item for item in fields):
         walk.has_star = True
     names = strings(fields)
+    walk.touched.column(tree, names)
     walk.columns.update(names[-1:])
     # `u.f` calls f(u) where u has no column f ("Using Composite Types in Queries")
     if len(names) > 1:
@@ -210,6 +213,7 @@ def _indirection(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     items = tree.get("indirection", [])
     if any("A_Star" in item for item in items):
         walk.has_star = True
+    walk.touched.indirection(tree, strings(items))
     for name in strings(items):
         walk.columns.add(name)
         walk.effect(EXACT.get(name), name)

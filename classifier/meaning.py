@@ -15,6 +15,8 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.optimizer.scope import traverse_scope
 
+from classifier.touched import qualified
+
 # sqlglot's time grows with the square and worse of some shapes (`a[1][1]…` of 3 KB takes 1.5 s).
 MAX_BYTES = 32 * 1024
 MAX_BRACKETS = 60
@@ -94,7 +96,7 @@ def read(sql: str) -> Reading | None:
 
 
 def _name(table: exp.Table) -> str:
-    return f"{table.db}.{table.name}" if table.db else str(table.name)
+    return qualified(str(table.db), str(table.name))
 
 
 def _read(scope: Any, reads: dict[Column, None]) -> None:

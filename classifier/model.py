@@ -49,8 +49,8 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement of a text. Those from `prepares` to `settings` are for the session and no part of
-    the public object."""
+    """One statement of a text. Those from `prepares` to `settings`, and `cursor`, are for the session and no
+    part of the public object."""
 
     kind: str  # the grammar's node, "CopyStmt"
     tag: str  # the command tag's verb, "COPY"
@@ -70,6 +70,17 @@ class Statement:
     # "relation.column" as far as it can be told; "relation.*" where the catalog does not say which
     columns_read: tuple[str, ...] = ()
     columns_written: tuple[str, ...] = ()
+    # DECLARE, FETCH, MOVE and CLOSE: the cursor's name; "" is CLOSE ALL
+    cursor: str | None = None
+    cursor_holds: bool = False  # DECLARE … WITH HOLD: it survives its transaction
+    # For rules, where nothing that could be reached may be missing (`touched.py`): whether `relations` are all that the
+    # text names; by the catalog the full names of all it reaches, through views and functions too (None: not known);
+    # every name that may be a column's; the relations of which whole rows may be meant (`*`: of all).
+    relations_known: bool = False
+    reaches: tuple[str, ...] | None = None
+    column_names: tuple[str, ...] = ()
+    whole_rows: tuple[str, ...] = ("*",)
+    search_path: tuple[str, ...] | None = None  # where names without a schema are looked for; None: not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from classifier import functions
 from classifier.catalog import Catalog
 from classifier.functions import Effect
 from classifier.model import ActionClass
+from classifier.relations import is_system
+from classifier.touched import qualified, split
 from classifier.walk import Node, Tree, Walk, strings
 
 _QUERIES: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CopyStmt", ""})
@@ -112,11 +114,20 @@ class Names:
 
     def columns(self, relation: str, search_path: tuple[str, ...] | None) -> tuple[str, ...] | None:
         """A relation's columns; None where more than one of its name could be meant, or none is known."""
-        schema, _, name = relation.rpartition(".")
-        found = self.catalog.relations(schema or None, name, search_path)
+        schema, name = split(relation)
+        found = self.catalog.relations(schema, name, search_path)
         if len(found) > 1 and search_path is not None and not schema:
             found = [item for wanted in search_path for item in found if item.schema == wanted][:1]
         return tuple(column for column, _ in found[0].columns) if len(found) == 1 else None
+
+    def full_names(self, schema: str | None, name: str, search_path: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The relations that a name may mean, with their schemas; none where nothing of that name is known."""
+        found = self.catalog.relations(schema, name, search_path)
+        if found:
+            return tuple(qualified(item.schema, item.name) for item in found)
+        if schema is not None:
+            return (qualified(schema, name),)
+        return (qualified("pg_catalog", name),) if is_system(None, name) else ()
 
     def _has(self, schema: str | None, name: str, path: tuple[str, ...] | None) -> bool:
         return bool(self.catalog.functions(schema, name, None, path))

@@ -196,6 +196,25 @@ def _deallocate(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     return None
 
 
+def _declare(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    walk.add(C.READ, "declare_cursor")
+    walk.names_cursor(tree)
+    walk.cursor_holds = bool(int(tree.get("options", 0)) & _CURSOR_HOLD)
+    return None
+
+
+def _fetch(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    walk.add(C.READ, "fetch")
+    walk.names_cursor(tree)
+    return None
+
+
+def _close(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
+    walk.add(C.READ, "close_cursor")
+    walk.names_cursor(tree)
+    return None
+
+
 def _vacuum(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     if not tree.get("is_vacuumcmd"):
         walk.set_tag("ANALYZE")
@@ -226,6 +245,7 @@ def _lock(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
     return None
 
 
+_CURSOR_HOLD: Final = 0x0020  # CURSOR_OPT_HOLD
 _ACCESS_SHARE: Final = 1  # AccessShareLock, the weakest; the tree holds the mode's number
 
 
@@ -294,7 +314,7 @@ def _drop(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
             parts = strings(item["ObjectWithArgs"].get("objname", []))
         names.append(".".join(parts))
         if word in ("TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE", "INDEX") and parts:
-            walk.relations[".".join(parts)] = None
+            walk.relation({"relname": parts[-1]} | ({"schemaname": parts[-2]} if len(parts) > 1 else {}))
     temporary = bool(names) and all(name.startswith("pg_temp") for name in names)
     walk.add(C.DDL, "temp_drop" if temporary else "drop", ", ".join(names) or None, f"drops a {word.lower()}")
     return None
@@ -372,6 +392,9 @@ _SPECIAL: Final[dict[str, Handler]] = {
     "PrepareStmt": _prepare,
     "ExecuteStmt": _execute,
     "DeallocateStmt": _deallocate,
+    "DeclareCursorStmt": _declare,
+    "FetchStmt": _fetch,
+    "ClosePortalStmt": _close,
     "VacuumStmt": _vacuum,
     "TruncateStmt": _truncate,
     "LockStmt": _lock,

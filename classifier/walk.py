@@ -19,6 +19,7 @@ from classifier.model import Action, ActionClass, Classification, Environment, S
 from classifier.nodes import NODES
 from classifier.risk import assess, is_privileged
 from classifier.statements import ALSO, STATEMENTS
+from classifier.touched import EVERY, Touched, qualified, written
 
 Tree = dict[str, Any]
 Names = frozenset[str]
@@ -45,6 +46,7 @@ class Consequences(NamedTuple):
 
     actions: Iterable[Action]
     settings: Iterable[str]
+    relations: Iterable[str] = ()  # full names of those read or written
 
 
 class Knowledge(Protocol):
@@ -64,6 +66,10 @@ class Knowledge(Protocol):
 
     def columns(self, relation: str, search_path: tuple[str, ...] | None) -> tuple[str, ...] | None:
         """A relation's columns, by its name as a text writes it; None where it is not known or not certain."""
+        ...
+
+    def full_names(self, schema: str | None, name: str, search_path: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The relations that a name may mean, with their schemas."""
         ...
 
 
@@ -112,6 +118,8 @@ class Walk:
         self.prepares: str | None = None
         self.prepared: Statement | None = None
         self.deallocates: str | None = None
+        self.cursor: str | None = None
+        self.cursor_holds = False
         self.tag = ""
         self._visited = 0
         self.constants_matter = False
@@ -119,6 +127,7 @@ class Walk:
         self.columns: set[str] = set()
         self.has_star = False
         self.reads_naturally = False
+        self.touched = Touched()
         self.secrets_read: dict[str, set[str]] = {}  # relation -> the names its rows go by
         # common table expressions visible at the node being looked at
         self.visible: Names = _NOTHING
@@ -150,6 +159,7 @@ class Walk:
             meaning = STATEMENTS.get(kind)
             if meaning is not None:
                 self.last_statement = kind
+                self.touched.statement(kind, tree)
                 self._statement(kind, tree)
             if self.knowledge is not None:
                 self.knowledge.look(self, kind, tree)
@@ -222,6 +232,11 @@ class Walk:
         if self._visited == 1:
             self.tag = tag
 
+    def names_cursor(self, tree: Tree) -> None:
+        """Notes the cursor that the statement itself, not a part of it, is about."""
+        if self._visited == 1:
+            self.cursor = str(tree.get("portalname", ""))
+
     def effect(self, effect: Effect | None, object_: str | None = None) -> None:
         """Notes what a table of effects said, if it said anything."""
         if effect is None or (effect.verb == "unknown_operator" and self.knowledge is not None):
@@ -247,6 +262,8 @@ class Walk:
         self.functions.update(dict.fromkeys(statement.functions))
         self.reasons.update(dict.fromkeys(statement.reasons))
         self.executes.update(dict.fromkeys(statement.executes))
+        self.touched.inner.append(statement)
+        self.touched.names.update(dict.fromkeys(statement.column_names))
 
     def statement(self, kind: str) -> Statement:
         """The statement walked, as a value, with what the catalog's objects in it set off."""
@@ -255,7 +272,12 @@ class Walk:
         if self.prepared is not None:
             actions = self.prepared.actions
             prepared = Classification(is_privileged(actions), assess(actions), "", "", (self.prepared,))
+        known, reaches, whole_rows = self._touches()
         return Statement(
+            relations_known=known,
+            reaches=reaches,
+            column_names=tuple(self.touched.names),
+            whole_rows=whole_rows,
             kind=kind,
             tag=self.tag,
             actions=tuple(self.actions),
@@ -267,7 +289,26 @@ class Walk:
             executes=tuple(self.executes),
             deallocates=self.deallocates,
             settings=("*",) if "*" in self.settings else tuple(self.settings),
+            cursor=self.cursor,
+            cursor_holds=self.cursor_holds,
         )
+
+    def _touches(self) -> tuple[bool, tuple[str, ...] | None, tuple[str, ...]]:
+        """Whether all relations named are known, all that are reached by full name, and whole rows of which."""
+        touched, inner = self.touched, self.touched.inner
+        rows = touched.whole_rows(self.knowledge, self.environment.search_path)
+        if not touched.is_known(self.actions) or not all(item.relations_known for item in inner):
+            return False, None, (EVERY,)
+        whole = dict.fromkeys((*rows, *(name for item in inner for name in item.whole_rows)))
+        by_catalog = self.knowledge is not None and not self.environment.catalog_changed
+        if not by_catalog or not all(touched.full.values()) or any(item.reaches is None for item in inner):
+            return True, None, tuple(whole)
+        named = [full for name in touched.rows for full in touched.full[name]]
+        inside = [full for item in inner for full in item.reaches or ()]
+        # A view's columns have names of their own: of what stands behind it any column may be meant.
+        whole = dict.fromkeys(full for name in rows for full in touched.full[name]) | touched.reached
+        whole |= dict.fromkeys(name for item in inner for name in item.whole_rows)
+        return True, tuple(dict.fromkeys((*named, *touched.reached, *inside))), tuple(whole)
 
     def settle(self) -> None:
         """Adds what the catalog's objects met so far do."""
@@ -280,11 +321,16 @@ class Walk:
             if action.detail:
                 self.reasons[action.detail] = None
         self.settings.update(dict.fromkeys(found.settings))
+        self.touched.reached.update(dict.fromkeys(found.relations))
 
     def relation(self, range_var: Tree) -> str:
         """Notes a relation whatever its name hides; returns the name as written."""
-        name = relation_name(range_var)
+        name = written(range_var)
         self.relations[name] = None
+        self.touched.relation(name, range_var)
+        if self.knowledge is not None and name not in self.touched.full:
+            schema, relname = range_var.get("schemaname"), range_var.get("relname", "")
+            self.touched.full[name] = self.knowledge.full_names(schema, relname, self.environment.search_path)
         return name
 
     def target(self, range_var: Tree) -> str:
@@ -303,7 +349,7 @@ class Walk:
             self.unknown("a function call has no name")
             return
         schema = parts[-2] if len(parts) > 1 else None
-        self.functions[".".join(parts)] = None
+        self.functions[qualified(schema, parts[-1])] = None
         if self.knowledge is not None:
             self.knowledge.call(self, schema, parts[-1], arguments)
             return
@@ -329,10 +375,3 @@ class Walk:
 def strings(items: list[Tree]) -> list[str]:
     """The values of a list of String nodes, others left out."""
     return [item["String"].get("sval", "") for item in items if "String" in item]
-
-
-def relation_name(range_var: Tree) -> str:
-    """A relation's name as written, schema included when it was."""
-    name: str = range_var.get("relname", "")
-    schema: str | None = range_var.get("schemaname")
-    return f"{schema}.{name}" if schema else name

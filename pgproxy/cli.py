@@ -98,6 +98,14 @@ def approvals(context: typer.Context) -> None:
 
 
 @app.command(context_settings={**_PASS_ON, "help_option_names": []})
+def policy(context: typer.Context) -> None:
+    """Check a policy file, explain what it decides, replay recorded traffic under it."""
+    from pgproxy.cli_policy import app as terminal
+
+    terminal(args=context.args, prog_name="pgproxy policy")
+
+
+@app.command(context_settings={**_PASS_ON, "help_option_names": []})
 def audit(context: typer.Context) -> None:
     """Read the audit trail (PGPROXY_API, PGPROXY_TOKEN)."""
     from pgproxy.audit.terminal import app as terminal

@@ -70,7 +70,7 @@ def describe(classification: Classification) -> str:
         if statement.functions:
             out.append(f"  {'functions':<12} {', '.join(statement.functions)}")
         out += [f"  {'because':<12} {reason}" for reason in statement.reasons]
-    return "\n".join(_visible(line) for line in out)
+    return "\n".join(visible(line) for line in out)
 
 
 def _is_small(text: str) -> bool:
@@ -90,6 +90,6 @@ def _with_analyser(work: Callable[[Classifying], T]) -> T:
         classifying.close()
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Names come from the statement: whatever could steer a terminal is shown as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""The configuration: the only reader of files and environment variables.
+"""The configuration: with `policyfile` the only reader of files and environment variables.
 
 A key that is not known, and a control that this version cannot carry out, are refused with file, line, key and
 reason; nothing is ignored, since whoever wrote it believes that it protects them. Secrets are resolved here
@@ -29,13 +29,14 @@ from pydantic import (
     model_validator,
 )
 
+from pgproxy import policyfile
 from pgproxy.certificates import CertificateName
-from pgproxy.configcheck import problems_of
+from pgproxy.configcheck import approvers_of, problems_of
 from pgproxy.document import Document, DocumentError, Place, parse
 from pgproxy.dsn import WITH_SECRETS, Dsn, Secret
 from pgproxy.identitycheck import identity_problems
 from pgproxy.identityconfig import AgentJwt, HostName, Identities, Network, Oidc, Origin, Role, WebSessions
-from pgproxy.notifycheck import notifier_problems
+from pgproxy.notifycheck import notifier_problems, targets_of
 from pgproxy.notifyconfig import Notifiers
 
 ENV_PREFIX = "PGPROXY_"
@@ -251,7 +252,7 @@ class Settings(_Section):
     notifiers: Notifiers = Notifiers()
     store: Store = Store()
     data_dir: Path = Path("pgproxy-data")
-    policy: Any = None  # a file's name, or the document inline
+    policy: Any = None  # a file's name (from the configuration's directory), or the document inline, which it becomes
     workers: int = Field(default=1, ge=1, le=256)
     analysers: int = Field(default=1, ge=1, le=256)  # a worker
     limits: Limits = Limits()
@@ -296,10 +297,18 @@ def build(document: Document, environ: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(data)
     except ValidationError as error:
         raise ConfigError([document.problem(*_explain(found)) for found in error.errors()]) from None
-    problems = [
-        document.problem(place, reason)
-        for place, reason in problems_of(settings) + identity_problems(settings) + notifier_problems(settings)
-    ]
+    found = problems_of(settings) + identity_problems(settings) + notifier_problems(settings)
+    problems = [document.problem(place, reason) for place, reason in found]
+    if settings.policy is not None:
+        try:
+            read = policyfile.within(document, settings.policy, Path(document.source).parent)
+        except ConfigError as error:
+            raise ConfigError(problems + error.problems) from None
+        problems += [
+            read.document.problem((*read.place, *at), reason)
+            for at, reason in (*approvers_of(settings, read.rules), *targets_of(settings, read.rules))
+        ]
+        settings = settings.model_copy(update={"policy": read.data})
     if problems:
         raise ConfigError(problems)
     return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})

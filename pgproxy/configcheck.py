@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pgproxy.certificates import CertificateError, client_context, server_context
 from pgproxy.document import Place
 from pgproxy.dsn import Dsn
+from pgproxy.policy import RuleSet
 
 if TYPE_CHECKING:
     from pgproxy.config import Agent, Settings
@@ -29,7 +30,6 @@ _VERIFIER = re.compile(r"SCRAM-SHA-256\$[1-9][0-9]*:[A-Za-z0-9+/=]+\$[A-Za-z0-9+
 def problems_of(settings: Settings) -> list[Finding]:
     """Everything wrong, in the order of the contract's keys."""
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        _not_in_this_version,
         _listeners,
         _tls,
         _api_tls,
@@ -63,11 +63,6 @@ def same_person(one: str, other: str) -> bool:
 def folded(name: str) -> str:
     """The same for all spellings of one name."""
     return unicodedata.normalize("NFKC", name).strip().casefold()
-
-
-def _not_in_this_version(settings: Settings) -> Iterator[Finding]:
-    if settings.policy is not None:
-        yield ("policy",), "policy files are not in this version; leave it out, the built-in default applies"
 
 
 def _listeners(settings: Settings) -> Iterator[Finding]:
@@ -242,6 +237,24 @@ def _reviewers(settings: Settings) -> Iterator[Finding]:
         other = seen.setdefault(token, reviewer.name)
         if other != reviewer.name:
             yield place, f"is the token of {other!r} too"
+
+
+def approvers_of(settings: Settings, rules: RuleSet) -> Iterator[Finding]:
+    """Requirements of rules that nobody could ever meet; places are the policy's own. With OIDC people come with their
+    groups when they log in."""
+    if settings.api.oidc is not None:
+        return
+    people = [r for r in settings.reviewers if "reviewer" in r.roles and not r.machine]
+    for index, rule in enumerate(rules.rules):
+        for asked, below in rule.asks():
+            found = [p for p in people if not asked.groups or not set(asked.groups).isdisjoint(p.groups)]
+            if len(found) < asked.count:
+                where = f" of {' or '.join(asked.groups)}" if asked.groups else ""
+                yield (
+                    ("rules", index, *below, "approvers"),
+                    f"asks for {asked.count} reviewer{'s' if asked.count > 1 else ''}{where}, "
+                    f"and {len(found) or 'none'} is configured (reviewers)",
+                )
 
 
 def _store(settings: Settings) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from pgproxy.document import Place
 if TYPE_CHECKING:
     from pgproxy.config import Settings
     from pgproxy.notifyconfig import Notifiers
+    from pgproxy.policy.rules import RuleSet
 
 Finding = tuple[Place, str]
 
@@ -30,6 +31,17 @@ def unknown_target(notifiers: Notifiers, target: str) -> str | None:
     if target in known:
         return None
     return f"{target!r} is no target of notifiers; known: {', '.join(known) or 'none'}"
+
+
+def targets_of(settings: Settings, rules: RuleSet) -> Iterator[Finding]:
+    """Targets of rules that nobody has configured; places are the policy's own."""
+    for index, rule in enumerate(rules.rules):
+        named = [("notify", target) for target in rule.notify]
+        named += [("escalate", target) for step in rule.escalations for target in step.notify]
+        for key, target in dict.fromkeys(named):
+            reason = unknown_target(settings.notifiers, target)
+            if reason is not None:
+                yield ("rules", index, key), reason
 
 
 def _slack(settings: Settings) -> Iterator[Finding]:

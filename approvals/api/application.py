@@ -20,6 +20,7 @@ from approvals.console import assets, login
 from approvals.identity.websessions import WebSessions
 
 if TYPE_CHECKING:
+    from approvals.gathering import Gatherer
     from approvals.identity.oidc import Oidc
     from approvals.notify.ports import SlackEndpoint, TeamsEndpoint
     from approvals.ports import AuditReader, Classifier, MetricsText, PolicyJudge, Readiness, Reloader, SessionDirectory
@@ -32,7 +33,7 @@ log = logging.getLogger("pgproxy.approvals")
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the API works with. The caller keeps `wakeups.run()` running and closes the pool after the API. Without a
-    judge no statement can be modified."""
+    judge no statement can be modified; without a gatherer no context is gathered when asked."""
 
     pool: Pool
     wakeups: Wakeups
@@ -48,6 +49,7 @@ class Services:
     oidc: Oidc | None = None
     slack: SlackEndpoint | None = None
     teams: TeamsEndpoint | None = None
+    gatherer: Gatherer | None = None
 
 
 def create_app(services: Services) -> FastAPI:

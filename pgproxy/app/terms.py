@@ -14,7 +14,7 @@ from pgproxy.net.listener import ListenerOptions, Terms
 from pgproxy.net.startup import Access, AgentAccount
 from pgproxy.net.tls import ServerTls, UpstreamFiles, UpstreamTls
 from pgproxy.net.upstream import Upstream
-from pgproxy.policy import Mode, Policy, Replication
+from pgproxy.policy import BUILT_IN, Mode, Policy, Replication, read_rules
 from pgproxy.session.context import Limits
 
 
@@ -103,11 +103,12 @@ def upstream_of(settings: Settings) -> Upstream:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The policy in force."""
+    """The policy in force. Raises `RulesError`, which reading the configuration has made impossible."""
     return Policy(
         Mode(settings.mode.value),
         settings.limits.approval_timeout_s,
         replication=Replication(settings.replication.value),
+        rules=BUILT_IN if settings.policy is None else read_rules(settings.policy),
     )
 
 

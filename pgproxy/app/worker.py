@@ -13,6 +13,8 @@ from pgproxy.analysis.pool import AnalyserPool
 from pgproxy.app.adapters import Approvals
 from pgproxy.app.address import bind
 from pgproxy.app.calls import InForce, answer_calls
+from pgproxy.app.estimator import Planner
+from pgproxy.app.hours import SharedHours
 from pgproxy.app.terms import classify_setting, terms_of, upstream_of
 from pgproxy.audit.writer import StoreWriter
 from pgproxy.catalog import Catalogs
@@ -44,6 +46,7 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
         count_cache=metrics.classify_cache,
     )
     catalogs = catalogs_of(settings, analysers)
+    planner = planner_of(settings)
     pool = await open_pool(store_dsn)
     wakeups = Wakeups(store_dsn)
     gateway = Gateway(pool, wakeups, node, instance, max_open_per_agent=settings.limits.open_per_agent)
@@ -58,7 +61,9 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
         errands=errands,
         parking=parking,
         catalog=NoCatalog() if catalogs is None else SharedCatalog(catalogs, channel, errands),
+        estimator=planner,
     )
+    hours = SharedHours(services.hourly, channel, instance)
     listener = Listener(services, terms, classify_setting, ForeignCancels(channel).send)
     in_force = InForce(settings, listener, services.upstream, parking, mock_key)
     answer_calls(channel, in_force, listener, audit, wakeups, catalogs)
@@ -71,6 +76,7 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
             await terms.access.authenticator.prepare()
         async with asyncio.TaskGroup() as background:
             running = [background.create_task(wakeups.run()), background.create_task(gateway.run())]
+            running.append(background.create_task(hours.run()))
             async with asyncio.TaskGroup() as sessions:
                 await listener.start(sessions, sock)
                 # What start-up made stays: the collector need not walk it while sessions wait.
@@ -86,6 +92,8 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
     finally:
         if catalogs is not None:
             await catalogs.close()
+        if planner is not None:
+            await planner.close()
         await analysers.close()
         await audit.close(_LAST_CALLS_S)
         pool.terminate()
@@ -125,6 +133,15 @@ class SharedCatalog:
     async def _tell(self, database: str) -> None:
         with contextlib.suppress(ChannelError):  # a worker that did not hear polls it soon
             await self._channel.call("workers", "catalog_changed", {"database": database})
+
+
+def planner_of(settings: Settings) -> Planner | None:
+    """Whoever estimates, as the observer; None without one."""
+    observer = settings.upstream.observer
+    if observer is None:
+        return None
+    password = observer.password.get_secret_value() if observer.password is not None else None
+    return Planner(settings.upstream.dsn, observer.user, password)
 
 
 def catalogs_of(settings: Settings, analysers: AnalyserPool) -> Catalogs | None:

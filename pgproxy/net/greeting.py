@@ -60,6 +60,11 @@ class Greeting:
         return self.said.get("ticket")
 
     @property
+    def wait(self) -> bool:
+        """Whether a session waits for its approvals; else it is told at once that one is required."""
+        return self.said.get("wait", "park").lower() != "return"
+
+    @property
     def context(self) -> Any:
         return read_context(self.said.get("context"))
 
@@ -145,11 +150,8 @@ def _take_own(name: bytes, value: bytes, said: dict[str, str]) -> bool:
     text = value.decode("utf-8", "replace")
     if len(value) > _CONTEXT_BYTES:
         raise ProtocolViolation(f'setting "pgproxy.{key}" is larger than {_CONTEXT_BYTES} bytes', "54000")
-    if key == "wait" and text != "park":
-        raise FeatureNotSupported(
-            "pgproxy: pgproxy.wait is not supported in this version",
-            hint="leave it out: privileged statements wait for their approval",
-        )
+    if key == "wait" and text.lower() not in ("park", "return"):
+        raise ProtocolViolation(f'invalid value for parameter "pgproxy.wait": "{text}"', "22023")
     said[key] = text
     return True
 

@@ -245,7 +245,7 @@ class Listener:
             context=greeting.context,
         )
         context = Context(
-            identity=Identity(started.agent, started.owner, started.db_user, greeting.database),
+            identity=Identity(started.agent, started.owner, started.db_user, greeting.database, requester.client_addr),
             requester=requester,
             policy=self._policies.current,
             settings=started.settings,
@@ -255,6 +255,9 @@ class Listener:
             notice=terms.options.notice and greeting.said.get("notice") != "off",
             limits=terms.options.limits,
             replication=greeting.replication,
+            wait=greeting.wait,
+            server_pid=started.key[0],
+            hourly=self._services.hourly,
             policies=self._policies,
         )
         relay = Relay(

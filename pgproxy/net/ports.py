@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from pgproxy.net.errands import Errands
 from pgproxy.net.upstream import Upstream
-from pgproxy.session.ports import Analyzer, ApprovalGateway, AuditWriter
+from pgproxy.session.hourly import HourlyUse
+from pgproxy.session.ports import Analyzer, ApprovalGateway, AuditWriter, Estimator
 
 
 class SpooledAudit(AuditWriter, Protocol):
@@ -93,3 +94,5 @@ class Services:
     errands: Errands
     parking: Parking = field(default_factory=lambda: Parking(1000))
     catalog: Catalog = field(default_factory=NoCatalog)
+    hourly: HourlyUse = field(default_factory=HourlyUse)
+    estimator: Estimator | None = None

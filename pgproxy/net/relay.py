@@ -154,9 +154,10 @@ class Relay:
         if pause_client != self._client_paused and not self._client.transport.is_closing():
             self._client_paused = pause_client
             _pause(self._client.transport, pause_client)
-        if self._client_full != self._server_paused and not self._server.transport.is_closing():
-            self._server_paused = self._client_full
-            _pause(self._server.transport, self._client_full)
+        pause_server = self._client_full or not self._session.wants_server_data
+        if pause_server != self._server_paused and not self._server.transport.is_closing():
+            self._server_paused = pause_server
+            _pause(self._server.transport, pause_server)
 
     # effects
 
@@ -179,6 +180,8 @@ class Relay:
                 services.metrics.rows(count)
             case effects.Analyse():
                 self._start(self._analyse(effect))
+            case effects.Estimate():
+                self._start(self._estimate(effect))
             case effects.Record(entry=entry):
                 self._start(self._record(dict(entry)))
             case effects.RecordSoon(entry=entry):
@@ -198,6 +201,8 @@ class Relay:
                 services.errands.send("finish", lambda: services.approvals.finish(id_, status, final))
             case effects.CancelServer():
                 services.errands.send("cancel", self._cancel_server)
+            case effects.StopServer():
+                self._start(self._stop_server())
             case effects.Decided(classes=classes, decision=decision, fingerprint=fingerprint, approval_id=approval_id):
                 services.metrics.statement(classes, decision)
                 if decision not in ("allowed", "observed"):
@@ -232,6 +237,14 @@ class Relay:
         classification = await self._services.analyzer.analyze(effect.text, effect.environment)
         self.dispatch(events.Analysed(classification))
 
+    async def _estimate(self, effect: effects.Estimate) -> None:
+        rows: float | None = None
+        if self._services.estimator is not None:
+            rows = await self._services.estimator.estimate(
+                self._database, effect.text, effect.parameters, effect.search_path
+            )
+        self.dispatch(events.Estimated(rows))
+
     async def _record(self, entry: dict[str, Any]) -> None:
         try:
             await self._services.audit.append(entry)
@@ -260,6 +273,10 @@ class Relay:
             _log.warning("session=%s approval store not available, statement refused", self._id)
             self.dispatch(events.ApprovalOpened(None))
             return
+        if not request.wait and opened.status == "pending":
+            services.parking.leave(agent)  # nobody waits
+            self.dispatch(events.ApprovalOpened(opened))
+            return
         waiting = self._waiting = self._start(self._wait(opened.id))
         # Not in the task itself: one cancelled before its first step never runs.
         waiting.add_done_callback(lambda _: services.parking.leave(agent))
@@ -284,6 +301,10 @@ class Relay:
         except StoreUnavailable:
             ok = None  # the gateway sees to it that a claim in doubt is never used
         self.dispatch(events.ClaimAnswered(ok))
+
+    async def _stop_server(self) -> None:
+        await self._cancel_server()
+        self.dispatch(events.ServerCancelled())
 
     async def _cancel_server(self) -> None:
         try:

@@ -71,6 +71,24 @@ def read_parameter_description(m: bytes) -> tuple[int, ...]:
     return tuple(types)
 
 
+def read_row_description(m: bytes) -> tuple[tuple[bytes, int], ...]:
+    """Name and type OID of each column of a RowDescription."""
+    body = body_of(m, tags.ROW_DESCRIPTION)
+    count = body.uint16()
+    columns: list[tuple[bytes, int]] = []
+    for _ in range(count):
+        name = body.string()
+        body.uint32()  # the table's OID
+        body.uint16()  # the column's number
+        oid = body.uint32()
+        body.uint16()  # typlen
+        body.uint32()  # typmod
+        body.uint16()  # the format code, which Bind decides
+        columns.append((name, oid))
+    body.finish()
+    return tuple(columns)
+
+
 def read_backend_key_data(m: bytes) -> tuple[int, bytes]:
     """Process id and secret; the secret has 4 bytes in protocol 3.0 and 4 to 256 in 3.2."""
     body = body_of(m, tags.BACKEND_KEY_DATA)

@@ -89,6 +89,11 @@ class Framer:
         between."""
         return self._run_left > 0
 
+    @property
+    def run_left(self) -> int:
+        """Bytes still to come of the message that the last run given out ended inside of."""
+        return self._run_left
+
     def feed(self, data: bytes) -> list[tuple[int, bytes, int]]:
         """Take bytes as they were read; give (type, data, count) items.
 

@@ -212,6 +212,18 @@ def bind(portal: bytes, statement: bytes) -> bytes:
     return message(tags.BIND, string(portal) + string(statement) + b"\x00\x00\x00\x00\x00\x00")
 
 
+def bind_other(m: bytes, statement: bytes) -> bytes:
+    """The same Bind, of another statement."""
+    body = body_of(m, tags.BIND)
+    portal = body.string()
+    body.string()
+    return message(tags.BIND, string(portal) + string(statement) + body.rest())
+
+
+def copy_fail(reason: bytes) -> bytes:
+    return message(tags.COPY_FAIL, string(reason))
+
+
 def describe(kind: int, name: bytes) -> bytes:
     return message(tags.DESCRIBE, bytes([kind]) + string(name))
 

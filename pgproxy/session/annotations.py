@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from pgproxy.session.ports import Requester
 
-KEYS = frozenset({"reason", "ticket", "context"})
+KEYS = frozenset({"reason", "ticket", "context", "wait"})
 _MAX_CHARACTERS = 8192
 
 _SET = re.compile(

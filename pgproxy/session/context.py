@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from classifier.model import Classification, Environment
 from pgproxy.errors import ProxyError
-from pgproxy.policy import Identity, Policy, PolicyInForce
-from pgproxy.protocol import frontend
+from pgproxy.policy import Facts, Identity, Policy, PolicyInForce
+from pgproxy.protocol import frontend, tags
+from pgproxy.session.annotations import told
+from pgproxy.session.budget import Meters
 from pgproxy.session.effects import Effect, ToServer
+from pgproxy.session.hourly import HourlyUse
 from pgproxy.session.ports import Requester
 from pgproxy.session.replies import Replies
 from pgproxy.session.runs import StatementRun
@@ -18,6 +22,10 @@ from pgproxy.session.settings import Settings
 from pgproxy.session.statements import Statements
 from pgproxy.session.states import GateState
 from pgproxy.session.units import Unit
+
+# What a reviewer sees of the session's last statements.
+_RECENT = 10
+_RECENT_CHARACTERS = 500
 
 Lookup = Callable[[str, Environment], Classification | None]
 
@@ -51,6 +59,9 @@ class Context:
     console: str
     notice: bool = True
     limits: Limits = field(default_factory=Limits)
+    wait: bool = True  # for a human, and not only ask: pgproxy.wait
+    server_pid: int | None = None
+    hourly: HourlyUse = field(default_factory=HourlyUse)
     replication: str | None = None  # `true` or `database`, as the server was asked for it
     policies: PolicyInForce | None = None  # where a newer one is found
     admission: Unit | None = None  # what let a replication connection begin
@@ -61,16 +72,77 @@ class Context:
     effects: list[Effect] = field(default_factory=list)
     statements: Statements = field(default_factory=Statements)
     replies: Replies = field(init=False)
+    meters: Meters = field(init=False)
     ended: list[StatementRun] = field(default_factory=list)
     client_gone: bool = False  # has said goodbye, or sends no more; it may still read
     client_lost: bool = False  # and does not read any more either
     abandoned: bool = False  # a statement died with its client: nothing behind it runs either
     segment: int = 0  # Syncs and Queries sent so far
+    recent: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    transaction_began: float | None = None
+    transactions: int = 0  # blocks so far
     _statements_seen: int = 0
     _nonces: int = 0
+    _facts: Facts = field(default_factory=Facts)
+    _facts_of: Requester | None = None
 
     def __post_init__(self) -> None:
         self.replies = Replies(self.statements, self.ended.append)
+        self.meters = Meters(self.identity.agent, self.hourly, self.statements)
+
+    @property
+    def in_transaction(self) -> bool:
+        """A block is open, or a batch has begun, which is one of its own."""
+        return self.replies.transaction_status != tags.IDLE or self.replies.batch_open
+
+    def facts(self, requester: Requester | None = None, rows_estimate: float | None = None) -> Facts:
+        """The circumstances now, to the second; the same object while nothing of them changes."""
+        requester = requester or self.requester
+        now, facts = float(int(self.now)), self._facts
+        in_transaction = self.in_transaction
+        if (
+            requester is not self._facts_of
+            or now != facts.now
+            or in_transaction is not facts.in_transaction
+            or rows_estimate is not facts.rows_estimate
+        ):
+            facts = self._facts = Facts(
+                now,
+                requester.application_name,
+                requester.reason,
+                requester.ticket,
+                requester.context,
+                in_transaction,
+                rows_estimate,
+            )
+            self._facts_of = requester
+        return facts
+
+    def remember(self, text: str) -> None:
+        """A statement goes to the server: reviewers of later ones see it."""
+        if len(text) > _RECENT_CHARACTERS:
+            text = f"{text[:_RECENT_CHARACTERS]} … ({len(text)} characters)"
+        self.recent.append((self.now, text))
+
+    def status_is(self, status: int) -> None:
+        """ReadyForQuery told the transaction's status."""
+        if status == tags.IDLE:
+            self.transaction_began = None
+        elif self.transaction_began is None:
+            self.transaction_began = self.now
+            self.transactions += 1
+
+    def said(self, key: str, value: str) -> None:
+        """`SET pgproxy.key = value` was sent."""
+        if key == "wait":
+            self.wait = value.lower() != "return" if value.lower() in ("park", "return") else self.wait
+        else:
+            self.requester = told(self.requester, key, value)
+
+    def application_is(self, name: str) -> None:
+        """The server reported application_name."""
+        if name != self.requester.application_name:
+            self.requester = replace(self.requester, application_name=name)
 
     def emit(self, effect: Effect) -> None:
         self.effects.append(effect)

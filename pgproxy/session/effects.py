@@ -35,6 +35,16 @@ class Analyse:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """Ask the planner how many rows a text would give; answered by `events.Estimated`. `parameters`: how many it has,
+    whose values are not told."""
+
+    text: str
+    parameters: int
+    search_path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Put an entry into the audit trail before going on; answered by `events.Recorded`."""
 
@@ -88,6 +98,12 @@ class CancelServer:
 
 
 @dataclass(frozen=True, slots=True)
+class StopServer:
+    """The same, and tell when it is certain that it can hit nothing sent later; answered by `events.ServerCancelled`,
+    whether the server took it or not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Close both connections, after everything written so far has gone out."""
 
@@ -126,6 +142,7 @@ Effect = (
     ToServer
     | ToClient
     | Analyse
+    | Estimate
     | Record
     | RecordSoon
     | OpenApproval
@@ -133,6 +150,7 @@ Effect = (
     | WithdrawApproval
     | FinishApproval
     | CancelServer
+    | StopServer
     | Close
     | Decided
     | Parked

@@ -103,6 +103,18 @@ class ClaimAnswered:
     ok: bool | None
 
 
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """The answer to `effects.Estimate`; None when the planner was not asked, or could not tell."""
+
+    rows: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCancelled:
+    """The answer to `effects.StopServer`: the connection that carried the CancelRequest has ended."""
+
+
 Event = (
     ReplicationRequested
     | FrontendData
@@ -117,4 +129,6 @@ Event = (
     | ApprovalOpened
     | ApprovalResolved
     | ClaimAnswered
+    | Estimated
+    | ServerCancelled
 )

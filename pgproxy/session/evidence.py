@@ -32,7 +32,7 @@ def statement_entry(
     unit: Unit, classification: Classification, requester: Requester, policy_version: str, now: float
 ) -> Entry:
     """The record of a decision, made before the statement's bytes go."""
-    return records.statement_entry(
+    entry = records.statement_entry(
         time=moment(now),
         requester=requester,
         statement_id=unit.statement_id,
@@ -48,6 +48,11 @@ def statement_entry(
         approval_id=unit.approval_id,
         reviewers=unit.reviewers,
     )
+    if unit.modified is not None:
+        entry["modified_sql"] = unit.modified.text
+        entry["modified_sha256"] = digest(unit.modified.sql)
+        entry["modified_by"] = unit.modified.by
+    return entry
 
 
 def failed_parse_entry(
@@ -85,7 +90,7 @@ def outcome_entry(run: StatementRun, requester: Requester, transaction: str | No
     duration_s = None if run.finished_at is None else run.finished_at - run.started_at
     outcome = Outcome(
         command_tag=run.command_tag,
-        rows=run.rows,
+        rows=run.rows if run.stopped_rows is None else run.stopped_rows,
         bytes=run.data_bytes,
         duration_ms=None if duration_s is None else round(duration_s * 1000, 3),
         sqlstate=run.sqlstate,

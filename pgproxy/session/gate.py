@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import deque
 
 from classifier.model import Action, ActionClass, Classification, Risk, Statement
-from pgproxy import policy
 from pgproxy.errors import Denied, StatementUnknown
-from pgproxy.policy import Deny, Mode
+from pgproxy.policy import Deny, Mode, Park
 from pgproxy.protocol import frontend, tags
 from pgproxy.protocol.framing import HEAD
 from pgproxy.protocol.violation import ProtocolViolation
@@ -159,15 +158,21 @@ class Gate:
                 if self._steady():
                     self._take_function_call(self._pop())
             case tags.DESCRIBE:
+                if not self._may_follow():
+                    return
                 target = frontend.read_describe(message)
                 name = bytes((target.kind,)) + self._name(target.name)
                 self._pass(self._pop(), Expected(ReplyKind.DESCRIBE, name=name))
             case tags.CLOSE:
+                if not self._may_follow():
+                    return
                 target = frontend.read_close(message)
                 name = bytes((target.kind,)) + self._name(target.name)
                 self._pass(self._pop(), Expected(ReplyKind.CLOSE, name=name))
             case tags.SYNC:
                 _require_empty(message)
+                if not self._may_follow():
+                    return
                 c.segment += 1
                 self._pass(self._pop(), Expected(ReplyKind.SYNC))
             case tags.FLUSH:
@@ -186,8 +191,14 @@ class Gate:
 
     def _steady(self) -> bool:
         """Whether texts and names mean now what they will mean when the server reads them. A statement on its way
-        that may change settings or prepared names must have been answered first."""
-        return not self._judgement.barriers or self._.settle()
+        that may change settings or prepared names must have been answered first; and one whose rows are counted,
+        for what is behind it must not have run should its result be refused."""
+        return not (self._judgement.barriers or self._.replies.metered) or self._.settle()
+
+    def _may_follow(self) -> bool:
+        """Whether what runs nothing may pass: of the batch in which a counted result comes, not of the next one."""
+        replies = self._.replies
+        return not replies.metered or replies.batch_open or self._.settle()
 
     def _past_copy(self, kind: int) -> bool:
         """Whether a message may pass while a COPY FROM STDIN is, or may be, under way. A Sync that libpq sends at
@@ -313,7 +324,7 @@ class Gate:
         classification = self._judgement.peek(statement.sql)
         if classification is None:
             return
-        decision = policy.decide(classification, c.identity, c.policy)
+        decision = self._judgement.foresee(statement.sql, classification)
         if isinstance(decision, Deny):
             self._pop()
             unit = self._unit(UnitKind.PARSE, parsed.query, [message], [Expected(ReplyKind.PARSE)])
@@ -327,7 +338,7 @@ class Gate:
             self._judgement.begin(unit)  # which refuses it
             return
         # A text the grammar rejects goes to the server's own parser first, which executes nothing.
-        if classification.syntax_error is None and self._judgement.will_park(classification):
+        if classification.syntax_error is None and isinstance(decision, Park):
             held = self._held_with_parse(name)
             if held is None:
                 return  # its Bind, or the end of the batch, is still to come
@@ -438,6 +449,8 @@ class Gate:
         name = self._name(frontend.read_execute(message).portal)
         if not c.statements.portal_is_settled(name, c.segment) and not self._.settle():
             return
+        if c.replies.metered and not c.settle():
+            return
         run = c.statements.portal(name)
         if run is None or (name and c.settings.cursors_may_change):
             # A portal this session did not bind is a cursor: DECLARE was judged by its query, whose functions run
@@ -448,18 +461,23 @@ class Gate:
                 return
             c.settings.may_have_changed(("search_path", *c.settings.cursors_may_change))
         if run is None:
-            self._pass(self._pop(), Expected(ReplyKind.EXECUTE))
-            return
-        if run.stood_for:
-            if not c.settle():
-                return
-            if c.policy.mode is Mode.ENFORCE and not self._judgement.still_means_the_same(run):
-                self._refuse_changed(self._pop(), run)
-                return
-        self._pop()
-        run.executed = True
-        self._judgement.guard(run)
-        self._pass(message, Expected(ReplyKind.EXECUTE, run=run, may_copy_in=may_copy_in(run.classification)))
+            allowance = c.meters.of_cursor(name, c.now)
+            expected = Expected(ReplyKind.EXECUTE, run=None if allowance is None else allowance.run)
+        else:
+            if run.stood_for:
+                if not c.settle():
+                    return
+                if c.policy.mode is Mode.ENFORCE and not self._judgement.still_means_the_same(run):
+                    self._refuse_changed(self._pop(), run)
+                    return
+            run.executed = True
+            self._judgement.guard(run)
+            allowance = run.allowance
+            expected = Expected(ReplyKind.EXECUTE, run=run, may_copy_in=may_copy_in(run.classification))
+        expected.allowance = allowance
+        self._pass(self._pop(), expected)
+        if allowance is not None:
+            c.meters.arm(allowance, c.now)
 
     def _refuse_changed(self, message: bytes, run: StatementRun) -> None:
         """An Execute of a portal that executes by name what is no longer what was judged."""

@@ -6,38 +6,33 @@ what it waits for; `Session` calls back here when that arrives.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 from classifier.catalog import changes_catalog
 from classifier.model import ActionClass, Classification, Environment
 from pgproxy import policy
-from pgproxy.errors import (
-    AuditFull,
-    Cancelled,
-    Denied,
-    FeatureNotSupported,
-    ProxyError,
-    ShuttingDown,
-    StoreDown,
-    TooLarge,
-    TooManyParked,
-)
-from pgproxy.policy import Deny, Forward, Park
-from pgproxy.protocol import backend, frontend, tags
-from pgproxy.session import effects, evidence, refusals, replication
-from pgproxy.session.annotations import said_by_comment, said_by_set, told
+from pgproxy.errors import AuditFull, Cancelled, FeatureNotSupported, ProxyError, ShuttingDown, StoreDown, TooLarge
+from pgproxy.policy import Decision, Deny, Forward, Mode, Park, Policy
+from pgproxy.protocol import frontend, tags
+from pgproxy.session import asking, effects, evidence, refusals, replication
+from pgproxy.session.annotations import said_by_comment, said_by_set
 from pgproxy.session.context import Context
 from pgproxy.session.events import ApprovalOpened
 from pgproxy.session.large import Fate, Large
-from pgproxy.session.ports import ApprovalRequest, Requester, ResolvedApproval
-from pgproxy.session.reading import Reading, is_barrier, may_copy_in, settings_changed_by, unknown
+from pgproxy.session.modification import Modification
+from pgproxy.session.ports import ResolvedApproval
+from pgproxy.session.reading import (
+    Reading,
+    is_barrier,
+    may_copy_in,
+    plans_without_code,
+    settings_changed_by,
+    unknown,
+)
 from pgproxy.session.replies import Expected, ReplyKind
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.states import GateState
 from pgproxy.session.units import Unit, UnitKind
-
-_PROTOCOL = {UnitKind.QUERY: "simple", UnitKind.START_UP: "start-up"}
 
 
 class Judgement:
@@ -49,6 +44,7 @@ class Judgement:
         # Statements on their way after which texts or names may mean something else.
         self.barriers: dict[StatementRun, Classification] = {}
         self._reading = Reading(context)
+        self._modification = Modification(context)
 
     # classify ---------------------------------------------------------------------------------------------------
 
@@ -66,7 +62,9 @@ class Judgement:
         if classification is None:
             return
         unit.classification = classification
-        if unit.refusal is not None:
+        if unit.modified is not None:
+            self._modified(unit)
+        elif unit.refusal is not None:
             self._refuse_recorded(unit)
         elif self._needs_probe(unit, classification):
             self._probe(unit)
@@ -118,7 +116,7 @@ class Judgement:
             and not unit.probed
             and unit.kind is UnitKind.QUERY
             and c.replication is None  # a walsender has no Parse
-            and not isinstance(policy.decide(classification, c.identity, c.policy), Forward)
+            and not isinstance(self._decision(unit), Forward)
         )
 
     def _probe(self, unit: Unit) -> None:
@@ -167,27 +165,74 @@ class Judgement:
             unit.approval_id, unit.reviewers = admission.approval_id, admission.reviewers
             self._record(unit)
             return
-        decision = policy.decide(unit.classification, c.identity, c.policy)
-        unit.rule = decision.rule
+        if self._asks_planner(unit):
+            return
+        decision = self._decision(unit)
+        unit.rule, unit.policy = decision.rule, c.policy
         match decision:
             case Forward(observed=observed):
                 unit.decision = "observed" if observed else "allowed"
+                unit.budgets = () if c.policy.mode is Mode.OBSERVE else decision.budgets
                 self._record(unit)
             case Deny(reason=reason, hint=hint, unsupported=True):
                 detail = f"{reason}; rule: {unit.rule}"
                 unit.refusal = FeatureNotSupported("pgproxy: replication is not supported", detail=detail, hint=hint)
                 unit.decision = "denied"
                 self._record(unit)
-            case Deny(reason=reason, hint=hint):
-                unit.refusal = Denied("pgproxy: denied by policy", detail=f"{reason}; rule: {unit.rule}", hint=hint)
+            case Deny():
+                unit.refusal = asking.denied_by_policy(decision)
                 unit.decision = "denied"
                 self._record(unit)
             case Park() as park:
                 self._park(unit, park)
 
-    def will_park(self, classification: Classification) -> bool:
-        """Whether executing this would be parked (for a Parse, whose Bind decides)."""
-        return isinstance(policy.decide(classification, self._.identity, self._.policy), Park)
+    def _decision(self, unit: Unit, by: Policy | None = None) -> Decision:
+        c = self._
+        assert unit.classification is not None
+        facts = c.facts(asking.requester_of(c, unit), unit.rows_estimate)
+        return policy.decide(unit.classification, c.identity, by or c.policy, facts)
+
+    def foresee(self, sql: bytes, classification: Classification) -> Decision:
+        """For a Parse, whose Bind decides. What hangs on a fact that is not known yet is not denied here."""
+        c = self._
+        requester = c.requester
+        if b"/*" in sql:
+            said = said_by_comment(sql.decode(c.settings.codec or "latin-1", "replace"))
+            requester = replace(requester, **said) if said else requester
+        facts = c.facts(requester)
+        decision = policy.decide(classification, c.identity, c.policy, facts)
+        if isinstance(decision, Deny) and policy.wants_estimate(classification, c.identity, c.policy, facts):
+            return Park(decision.rule, 0.0)
+        return decision
+
+    def _asks_planner(self, unit: Unit) -> bool:
+        """Whether the planner is being asked, because a rule wants to know. What it is not asked counts against the
+        statement."""
+        c = self._
+        assert unit.classification is not None
+        if unit.estimated or c.policy.mode is Mode.OBSERVE:
+            return False
+        facts = c.facts(asking.requester_of(c, unit))
+        if not policy.wants_estimate(unit.classification, c.identity, c.policy, facts):
+            return False
+        unit.estimated = True
+        path = c.settings.environment.search_path
+        if unit.executes or path is None or not plans_without_code(unit.classification):
+            return False
+        c.emit(effects.Estimate(unit.running[0], len(unit.parameters), path))
+        c.state = GateState.ESTIMATING
+        return True
+
+    def estimated(self, rows: float | None) -> None:
+        """The planner's word."""
+        c, unit = self._, self.unit
+        assert unit is not None
+        c.state = GateState.OPEN
+        unit.rows_estimate = rows
+        if unit.modified is not None:
+            self._judge_again(unit)
+        else:
+            self._decide(unit)
 
     def _park(self, unit: Unit, park: Park) -> None:
         c = self._
@@ -214,29 +259,8 @@ class Judgement:
             c.fatal = ShuttingDown(c.draining)  # nobody is asked any more
             self._abandon(unit)
             return
-        unit.binding = self._binding(unit)
-        c.emit(
-            effects.OpenApproval(
-                ApprovalRequest(
-                    requester=self._requester(unit),
-                    sql=unit.text,
-                    sha256=evidence.digest(unit.sql),
-                    params=tuple(unit.parameters),
-                    classification=unit.classification.to_dict(),
-                    risk=str(unit.classification.risk),
-                    rule=park.rule,
-                    requirements=park.requirements,
-                    timeout_s=park.timeout_s,
-                    binding=unit.binding,
-                    context={
-                        "statement_id": unit.statement_id,
-                        "in_transaction": c.replies.transaction_status != tags.IDLE or c.replies.batch_open,
-                        "protocol": _PROTOCOL.get(unit.kind, "extended"),
-                        **({"executes": unit.executes} if unit.executes else {}),
-                    },
-                )
-            )
-        )
+        unit.park, unit.waits = park, c.wait
+        c.emit(effects.OpenApproval(asking.request(c, unit, park, unit.classification)))
         c.state = GateState.OPENING
 
     def _wants_whole(self, unit: Unit, large: Large) -> None:
@@ -248,109 +272,139 @@ class Judgement:
         unit.refusal = too_large(large.size)
         self._refuse_recorded(unit)
 
-    def _binding(self, unit: Unit) -> str:
-        """Everything an approval is bound to, as one digest."""
-        c = self._
-        h = hashlib.sha256()
-        parts: list[bytes] = [
-            c.requester.session_id.encode(),
-            c.identity.db_user.encode(),
-            c.identity.database.encode(),
-            # Not the catalog's version: somebody else's CREATE TABLE must not void what a human approved.
-            repr(self._reading_environment()).encode(),
-            repr(unit.parameter_types).encode(),
-            unit.kind.value.encode(),
-            *(unit.messages or [unit.sql]),
-        ]
-        for part in parts:
-            h.update(len(part).to_bytes(8, "big"))
-            h.update(part)
-        return h.hexdigest()
-
     # park -------------------------------------------------------------------------------------------------------
 
     def opened(self, event: ApprovalOpened) -> None:
         """The store took the request, or did not."""
         c, unit = self._, self.unit
-        assert unit is not None and unit.classification is not None
-        if event.opened is None:
+        assert unit is not None and unit.classification is not None and unit.park is not None
+        opened = event.opened
+        if opened is None:
             unit.decision = "blocked"
-            unit.refusal = (
-                TooManyParked(
-                    "pgproxy: too many statements are waiting for approval",
-                    hint=f"try again once some are decided; the operator can raise {event.limit}",
-                )
-                if event.limit is not None
-                else StoreDown(
-                    "pgproxy: the approval store does not answer, so this statement cannot be decided",
-                    hint="try again later; ordinary statements go on",
-                )
-            )
+            unit.refusal = asking.not_opened(event, "this statement")
             self._record(unit)
             return
-        unit.approval_id = event.opened.id
+        unit.approval_id = opened.id
+        if opened.status == "pending" and not unit.waits:
+            unit.decision = "blocked"
+            unit.refusal = asking.required(c, opened, unit.park, unit.classification)
+            self._record(unit)
+            return
         c.state = GateState.PARKED
-        c.emit(effects.Parked(True, unit.approval_id))
+        unit.parked = opened.status == "pending"
+        if unit.parked:
+            c.emit(effects.Parked(True, unit.approval_id))
         if c.client_gone:
             self.withdraw("the client is gone")
         elif unit.cancelled:
             self.cancelled()
-        elif c.notice:
-            expires = event.opened.expires_at.strftime("%Y-%m-%d %H:%M:%SZ")
-            c.emit(
-                effects.ToClient(
-                    backend.notice_response(
-                        "01000",
-                        f"pgproxy: waiting for approval {unit.approval_id}",
-                        f"classes: {', '.join(unit.classification.classes)}; rule: {unit.rule}; expires: {expires}",
-                        f"a reviewer decides at {c.console}",
-                        c.settings.told_codec,
-                    )
-                )
-            )
+        elif c.notice and unit.parked:
+            c.emit(effects.ToClient(asking.notice(c, opened, unit.park, unit.classification)))
+
+    def _unpark(self, unit: Unit) -> None:
+        if unit.parked:
+            unit.parked = False
+            self._.emit(effects.Parked(False, unit.approval_id))
 
     def resolved(self, resolved: ResolvedApproval) -> None:
-        """A human decided, or time did."""
-        c, unit = self._, self.unit
+        """A human decided, or time did, or a grant or an earlier decision had."""
+        unit = self.unit
         assert unit is not None
         if resolved.id != unit.approval_id:
             return
-        c.emit(effects.Parked(False, unit.approval_id))
+        self._unpark(unit)
         unit.reviewers = resolved.reviewers
-        match resolved.status:
-            case "approved":
-                unit.decision = "approved"
-            case "denied":
-                unit.decision = "denied"
-                comment = f"{resolved.comment}; " if resolved.comment else ""
-                unit.refusal = Denied(
-                    f"pgproxy: denied by {resolved.reviewer}", detail=f"{comment}approval {unit.approval_id}"
-                )
-            case "expired":
-                unit.decision = "expired"
-                unit.refusal = Cancelled(
-                    f"pgproxy: approval {unit.approval_id} expired",
-                    hint="nobody decided in time; the statement did not run",
-                )
-            case _:
-                unit.decision = "withdrawn"
-                unit.refusal = Cancelled(
-                    f"pgproxy: approval {unit.approval_id} was withdrawn", hint="the statement did not run"
-                )
+        if resolved.status != "approved":
+            unit.decision, unit.refusal = asking.not_approved(resolved, "the statement did not run")
+            self._record(unit)
+            return
+        unit.claimable, unit.row_cap = True, resolved.row_cap
+        if resolved.sql is None or resolved.sql == unit.text:
+            self._judge_again(unit)
+            return
+        problem = self._modification.begin(unit, resolved)
+        if problem is not None:
+            self._give_up(unit, problem)
+        else:
+            self.go_on()
+
+    def _judge_again(self, unit: Unit) -> None:
+        """What a human approved is put to the policy as it is now: rules may have been reloaded, and the hour is
+        another."""
+        c = self._
+        assert unit.park is not None and unit.policy is not None
+        c.take_up_policy()
+        if unit.modified is not None and self._asks_planner(unit):
+            return
+        decision = self._decision(unit)
+        # (For another text, approvals asked what the policy in force then said of it.)
+        reference: Decision = unit.park
+        if unit.modified is not None:
+            reference = self._decision(unit, unit.policy)
+        unit.policy, unit.decision = c.policy, "approved"
+        if isinstance(decision, Deny):
+            unit.rule = decision.rule
+            self._give_up(unit, asking.denied_by_policy(decision), "denied")
+        elif isinstance(decision, Park) and asking.asks_for_more(decision, reference):
+            unit.rule = decision.rule
+            self._give_up(unit, asking.policy_changed(decision), "withdrawn")
+        else:
+            self._record(unit)
+
+    def _give_up(self, unit: Unit, problem: ProxyError, decision: str = "blocked") -> None:
+        """An approved statement that will not run after all."""
+        assert unit.approval_id is not None
+        unit.claimable, unit.decision, unit.refusal = False, decision, problem
+        self._.emit(effects.WithdrawApproval(unit.approval_id, problem.message.removeprefix("pgproxy: ")))
         self._record(unit)
+
+    # a text a reviewer changed ----------------------------------------------------------------------------------
+
+    def _modified(self, unit: Unit) -> None:
+        """The new text is classified."""
+        problem = self._modification.problem(unit)
+        if problem is not None:
+            self._give_up(unit, problem)
+        elif unit.kind is UnitKind.BIND:
+            self._modification.compare(unit)
+        else:
+            self._judge_again(unit)
+
+    def compared(self) -> None:
+        """The server has described both texts, or refused one."""
+        c, unit = self._, self.unit
+        assert unit is not None and unit.classification is not None
+        c.state = GateState.OPEN
+        if c.replies.skipping:
+            # The client has its error already: the server's own for its Parse, or ours for the new text.
+            assert unit.approval_id is not None
+            unit.claimable, unit.decision = False, "blocked"
+            c.emit(effects.WithdrawApproval(unit.approval_id, "the server did not take the new text"))
+            c.emit(effects.RecordSoon(self._entry(unit, unit.classification)))
+            self._done()
+            return
+        problem = self._modification.difference(unit)
+        if problem is not None:
+            self._give_up(unit, problem)
+        else:
+            self._judge_again(unit)
+
+    # ends without running ---------------------------------------------------------------------------------------
 
     def withdraw(self, reason: str) -> None:
         """Take a parked (or approved, not yet sent) request back; nothing is sent to the server for it."""
         c, unit = self._, self.unit
         assert unit is not None and unit.approval_id is not None and unit.classification is not None
-        c.emit(effects.WithdrawApproval(unit.approval_id, reason))
-        c.emit(effects.Parked(False, unit.approval_id))
+        if unit.waits:
+            c.emit(effects.WithdrawApproval(unit.approval_id, reason))
+        self._unpark(unit)
         self._abandon(unit)
 
     def opened_too_late(self, approval_id: str) -> None:
         """The session ended while the store took the request."""
         c, unit = self._, self.unit
-        c.emit(effects.WithdrawApproval(approval_id, "the session ended"))
+        if unit is None or unit.waits:
+            c.emit(effects.WithdrawApproval(approval_id, "the session ended"))
         if unit is not None:
             unit.approval_id = approval_id
             self._abandon(unit)
@@ -359,10 +413,11 @@ class Judgement:
         """CancelRequest while parked: the client gets its prompt back."""
         c, unit = self._, self.unit
         assert unit is not None and unit.approval_id is not None
-        c.emit(effects.WithdrawApproval(unit.approval_id, "cancelled by the client"))
-        c.emit(effects.Parked(False, unit.approval_id))
+        if unit.waits:
+            c.emit(effects.WithdrawApproval(unit.approval_id, "cancelled by the client"))
+        self._unpark(unit)
         unit.decision = "withdrawn"
-        unit.refusal = _cancelled_by_client()
+        unit.refusal = asking.cancelled_by_client()
         self._record(unit)
 
     def _abandon(self, unit: Unit) -> None:
@@ -398,13 +453,8 @@ class Judgement:
 
     def _entry(self, unit: Unit, classification: Classification) -> dict[str, object]:
         c = self._
-        return evidence.statement_entry(unit, classification, self._requester(unit), c.policy.version, c.now)
-
-    def _requester(self, unit: Unit) -> Requester:
-        """Who asks, with what this statement's own comment says about why."""
-        said = said_by_comment(unit.text)
-        requester = self._.requester
-        return requester if not said else replace(requester, **said)
+        version = (unit.policy or c.policy).version
+        return evidence.statement_entry(unit, classification, asking.requester_of(c, unit), version, c.now)
 
     def recorded(self, ok: bool) -> None:
         """The trail holds the decision, or cannot: then the statement does not go on, whatever was decided."""
@@ -416,20 +466,27 @@ class Judgement:
             self._skip(unit)
             return
         if not ok or unit.cancelled or (asked and c.client_gone):
-            if approved and unit.approval_id is not None:
-                reason = "the audit trail is not available" if not ok else "cancelled by the client"
-                c.emit(effects.WithdrawApproval(unit.approval_id, reason))
+            if unit.claimable and unit.approval_id is not None:
+                unit.claimable = False
+                if unit.waits:
+                    reason = "the audit trail is not available" if not ok else "cancelled by the client"
+                    c.emit(effects.WithdrawApproval(unit.approval_id, reason))
             if asked and c.client_gone:
                 c.abandoned = True
                 self._done()
                 return
-            unit.refusal = unit.refusal or _cancelled_by_client() if ok else _audit_full()
+            unit.refusal = unit.refusal or asking.cancelled_by_client() if ok else _audit_full()
             self._refuse(unit)
         elif unit.refusal is not None or unit.server_refuses:
             self._refuse(unit)
         elif approved and unit.approval_id is not None:
+            c.take_up_policy()
+            if unit.policy is not c.policy:
+                self._judge_again(unit)  # reloaded while the record was made
+                return
             c.state = GateState.CLAIMING
-            c.emit(effects.ClaimApproval(unit.approval_id, self._binding(unit), evidence.digest(unit.sql)))
+            binding = asking.binding(c, unit) if unit.waits else asking.retry_binding(c, unit, None)
+            c.emit(effects.ClaimApproval(unit.approval_id, binding, asking.sha256(unit)))
         else:
             self._forward(unit)
 
@@ -437,12 +494,13 @@ class Judgement:
         """The approval is ours to spend now, or never."""
         c, unit = self._, self.unit
         assert unit is not None and unit.approval_id is not None
+        unit.claimable = False
         if ok and not unit.cancelled and not c.client_gone:
             self._forward(unit)
             return
         if ok:
             c.emit(effects.FinishApproval(unit.approval_id, "failed", {"sqlstate": "57014"}))
-            unit.refusal = _cancelled_by_client()
+            unit.refusal = asking.cancelled_by_client()
         elif ok is None:
             unit.refusal = StoreDown(
                 "pgproxy: the approval store does not answer, so this statement cannot run",
@@ -453,13 +511,15 @@ class Judgement:
         self._refuse(unit)
 
     def _forward(self, unit: Unit) -> None:
-        """The client's own bytes, as they came."""
+        """The client's own bytes, as they came; or what a reviewer put in their place."""
         c = self._
         assert unit.classification is not None
         run = StatementRun(
             unit.statement_id, unit.classification, c.now, unit.approval_id, unit.decision, unit.reviewers
         )
         run.covered = unit.covered
+        if unit.approval_id is not None and not unit.covered:
+            run.claimed.append(unit.approval_id)
         run.executed = unit.kind in (UnitKind.QUERY, UnitKind.FUNCTION_CALL)
         unit.run = run
         if unit.kind is UnitKind.START_UP:
@@ -467,14 +527,21 @@ class Judgement:
             c.emit(effects.ToClient(unit.ready))
             self._done()
             return
-        said = said_by_set(unit.text)
+        text, sql = unit.running
+        c.remember(text)
+        said = said_by_set(text)
         if said is not None:
-            c.requester = told(c.requester, *said)
+            c.said(*said)
+        messages = unit.messages if unit.modified is None else self._modification.messages(unit, run)
+        if self._modification.names:
+            messages = [*self._modification.closed_names(), *messages]
+        run.allowance = c.meters.allowance(unit, run, unit.classification)
         for expected in unit.expected:
             if expected.kind in (ReplyKind.QUERY, ReplyKind.BIND, ReplyKind.FUNCTION_CALL):
                 expected.run = run
             if expected.kind is ReplyKind.QUERY:
                 expected.may_copy_in = may_copy_in(unit.classification)
+                expected.allowance = run.allowance
             elif expected.kind is ReplyKind.PARSE and unit.prepared is not None:
                 expected.parse = c.statements.parse_sent(unit.statement_name, unit.prepared, c.segment)
             elif expected.kind is ReplyKind.BIND:
@@ -482,21 +549,29 @@ class Judgement:
             c.replies.sent(expected)
         if unit.kind in (UnitKind.QUERY, UnitKind.FUNCTION_CALL):
             c.segment += 1
-        if unit.stood_for or any(s.prepares is not None for s in unit.classification.statements):
-            run.sql = unit.sql
-            run.conforming = c.settings.environment.standard_conforming_strings
-        if unit.kind is UnitKind.BIND and unit.stood_for:
-            run.stood_for, run.environment = dict(unit.stood_for), self._reading_environment()
+        if unit.stood_for:
+            self._keep_text(run, sql)
+            if unit.kind is UnitKind.BIND:
+                run.stood_for, run.environment = dict(unit.stood_for), self._reading_environment()
         for statement in unit.classification.statements:
+            if statement.prepares is not None:
+                self._keep_text(run, sql)
+            if statement.cursor is not None:
+                run.cursors = unit
             if unit.portal or statement.kind == "DeclareCursorStmt":
                 c.settings.cursor_over(statement.settings)
         self.guard(run)
-        messages = unit.messages
+        if unit.kind is UnitKind.QUERY and run.allowance is not None:
+            c.meters.arm(run.allowance, c.now)
         if unit.large is not None:
             run.digest = unit.large.digest
             messages = [*messages, unit.large.let_pass()]
         c.emit(effects.ToServer(b"".join(messages), unit.received_at if unit.approval_id is None else None))
         self._done()
+
+    def _keep_text(self, run: StatementRun, sql: bytes) -> None:
+        """Whoever is asked about a name it makes, or executes, later needs the text."""
+        run.sql, run.conforming = sql, self._.settings.environment.standard_conforming_strings
 
     def still_means_the_same(self, run: StatementRun) -> bool:
         """Whether what a portal executes by name is what was judged at its Bind: the server looks the names up, and
@@ -549,6 +624,7 @@ class Judgement:
             c.fatal = unit.refusal
             self._done()
             return
+        self._modification.dropped(unit, run)
         nonce = c.next_nonce()
         if unit.server_refuses:
             data, expected = refusals.in_failed_transaction(unit, run, nonce)
@@ -571,10 +647,6 @@ class Judgement:
         self.unit = None
         if self._.state is not GateState.CLOSED:
             self._.state = GateState.OPEN
-
-
-def _cancelled_by_client() -> ProxyError:
-    return Cancelled("canceling statement due to user request")
 
 
 def too_large(size: int) -> ProxyError:

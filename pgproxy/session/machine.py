@@ -29,13 +29,16 @@ from pgproxy.session.events import (
     ClientClosed,
     DrainRequested,
     EndRequested,
+    Estimated,
     Event,
     FrontendData,
     Recorded,
     ReplicationRequested,
+    ServerCancelled,
     ServerClosed,
 )
 from pgproxy.session.gate import Gate
+from pgproxy.session.holding import HELD, Holding, Item
 from pgproxy.session.judgement import Judgement
 from pgproxy.session.large import Fate
 from pgproxy.session.reading import settings_changed_by
@@ -43,13 +46,17 @@ from pgproxy.session.refusals import error_response, fatal_response
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.statements import PreparedStatement, sql_name
 from pgproxy.session.states import TABLE, GateState
+from pgproxy.session.units import Unit
 
 # A message of the server that is not data: the largest, a RowDescription of 1,664 columns, stays far below.
 _BACKEND_MESSAGE_BYTES = 64 << 20
 # Statements of one transaction whose fate is told one by one when it ends.
 _MAX_OPEN_OUTCOMES = 10_000
 
-_WAITS_FOR_HUMAN = frozenset({GateState.OPENING, GateState.PARKED, GateState.CLAIMING})
+_WAITS_FOR_HUMAN = HELD | {GateState.OPENING, GateState.PARKED, GateState.CLAIMING}
+_ASKED = frozenset({GateState.OPENING, GateState.PARKED, GateState.HELD_OPENING, GateState.HELD_PARKED})
+_CUT = HELD | {GateState.STOPPING}
+_ROWS = (tags.DATA_ROW, tags.COPY_DATA)
 
 
 class Session:
@@ -69,6 +76,8 @@ class Session:
             limits.head_bytes,
         )
         self._from_server = Framer(BACKEND_PASS_THROUGH, _BACKEND_MESSAGE_BYTES, BACKEND_TYPES)
+        self._holding = Holding(context)
+        self._owed = 0  # of a row looked at, what is still to come
         self.server_fatal: str | None = None  # the SQLSTATE of the error with which the server ended the connection
         self._settled_ends = 0
         self._open_outcomes: list[StatementRun] = []
@@ -80,7 +89,7 @@ class Session:
 
     @property
     def is_parked(self) -> bool:
-        return self._.state is GateState.PARKED
+        return self._.state in (GateState.PARKED, GateState.HELD_PARKED)
 
     @property
     def is_leaving(self) -> bool:
@@ -117,6 +126,11 @@ class Session:
         return (
             state in _WAITS_FOR_HUMAN or state is GateState.OPEN or self._gate.inbox_bytes < self._.limits.input_bytes
         )
+
+    @property
+    def wants_server_data(self) -> bool:
+        """False while a result is held."""
+        return self._.state not in HELD
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event; the caller performs the effects in order. `now`: seconds since the epoch.
@@ -161,17 +175,33 @@ class Session:
             self._violated(violation)
 
     def on_backend_data(self, event: BackendData) -> None:
+        c, framer = self._, self._from_server
+        meters = c.meters
+        self._owed = framer.run_left
+        meters.seen += len(event.data)
+        try:
+            items = framer.feed(event.data)
+        except ProtocolViolation as violation:
+            self._violated(violation)
+            return
+        self._take_items(items, meters.seen + framer.run_left > meters.fuse)
+
+    def _take_items(self, items: list[Item], careful: bool) -> None:
+        """What the server sent, in order. `careful`: a budget may be exceeded by it, so each run of rows is looked
+        at; behind the first row too many everything is held."""
         c = self._
         out: list[bytes] = []
         try:
-            for kind, data, count in self._from_server.feed(event.data):
-                if kind in (tags.DATA_ROW, tags.COPY_DATA):
-                    c.replies.data(count, len(data))
-                    if c.admission is not None and c.admission.run is not None:
-                        c.admission.run.data_bytes += len(data)
-                    if count:
-                        c.emit(effects.Rows(count))
-                    out.append(data)
+            for position, (kind, data, count) in enumerate(items):
+                if kind in _ROWS:
+                    if careful:
+                        rest = self._admit(out, kind, data, count)
+                        if rest is not None:
+                            self._to_client(out)
+                            self._hold([rest, *items[position + 1 :]])
+                            return
+                        continue
+                    self._pass_rows(out, data, count)
                     continue
                 self._observe(kind, data)
                 forward = c.replies.receive(kind, data)
@@ -188,7 +218,141 @@ class Session:
         if self.server_fatal is not None:
             self._server_is_gone()  # it closes next; nobody is to approve anything meanwhile
             return
+        if careful:
+            allowance = c.replies.current_allowance
+            if allowance is not None:
+                c.meters.arm(allowance, c.now)
         self._after_replies()
+
+    def _pass_rows(self, out: list[bytes], data: bytes, count: int) -> None:
+        c = self._
+        c.replies.data(count, len(data))
+        if c.admission is not None and c.admission.run is not None:
+            c.admission.run.data_bytes += len(data)
+        if count:
+            c.emit(effects.Rows(count))
+        out.append(data)
+
+    def _admit(self, out: list[bytes], kind: int, data: bytes, count: int) -> Item | None:
+        """Lets as much of a run pass as may; gives what may not."""
+        c = self._
+        allowance = c.replies.current_allowance
+        if allowance is None:
+            self._pass_rows(out, data, count)
+            return None
+        end, passed, self._owed = c.meters.admit(allowance, data, self._owed, c.now)
+        if end == len(data):
+            self._pass_rows(out, data, count)
+            return None
+        if end:
+            self._pass_rows(out, data[:end], passed)
+        return kind, data[end:], count - passed
+
+    def _hold(self, items: list[Item]) -> None:
+        allowance = self._.replies.current_allowance
+        assert allowance is not None and self._judgement.unit is None
+        self._holding.begin(allowance, items)
+        if self._.client_gone:
+            if self._.state is not GateState.LEAVING:
+                self._goodbye()
+            self._close(None)
+
+    def on_held_data(self, event: BackendData) -> None:
+        """What was on its way when reading stopped."""
+        self._.meters.seen += len(event.data)
+        try:
+            self._holding.items += self._from_server.feed(event.data)
+        except ProtocolViolation as violation:
+            self._violated(violation)
+
+    def on_rest_opened(self, event: ApprovalOpened) -> None:
+        if self._.client_gone:
+            self.on_opened_too_late(event)
+            self._leave_held()
+            return
+        self._holding.opened(event)
+        self._end_held()
+
+    def on_rest_resolved(self, event: ApprovalResolved) -> None:
+        self._holding.resolved(event.resolved)
+        self._end_held()
+
+    def on_rest_claimed(self, event: ClaimAnswered) -> None:
+        if self._.client_gone:
+            if event.ok:
+                self._holding.claimed_too_late()
+            self._leave_held()
+            return
+        items = self._holding.claimed(event.ok)
+        self._owed = 0
+        if self._.state is GateState.STOPPING:
+            self._end_held()
+        else:
+            self._take_items(items, careful=True)
+
+    def on_cancel_while_held(self, _: CancelRequested) -> None:
+        self._holding.cancelled()
+        self._end_held()
+
+    def _leave_held(self) -> None:
+        """The client of a held result is gone: as without a proxy, the server finds its connection closed."""
+        self._holding.give_up("the client is gone")
+        self._.emit(effects.CancelServer())
+        self._goodbye()
+        self._close(None)
+
+    def _end_held(self) -> None:
+        """If the rest was refused: what is held of it is dropped, as what is still to come will be."""
+        if self._.state is GateState.STOPPING:
+            self._take_refused(self._holding.take_refused())
+
+    def on_refused_data(self, event: BackendData) -> None:
+        self._.meters.seen += len(event.data)
+        try:
+            items = self._from_server.feed(event.data)
+        except ProtocolViolation as violation:
+            self._violated(violation)
+            return
+        self._take_refused(items)
+
+    def _take_refused(self, items: list[Item]) -> None:
+        """Of a result that is being ended."""
+        c, holding = self._, self._holding
+        out: list[bytes] = []
+        try:
+            for kind, data, _ in items:
+                if holding.told:
+                    self._observe(kind, data)
+                    forward = c.replies.receive(kind, data)
+                elif kind in _ROWS:
+                    continue
+                else:
+                    self._observe(kind, data)
+                    forward = holding.swallow(kind, data)
+                if forward is not None:
+                    out.append(forward)
+                self._take_ends()
+                if kind == tags.READY_FOR_QUERY:
+                    self._ready()
+        except ProtocolViolation as violation:
+            self._to_client(out)
+            self._violated(violation)
+            return
+        self._to_client(out)
+        if self.server_fatal is not None:
+            self._server_is_gone()
+            return
+        self._after_end()
+
+    def _after_end(self) -> None:
+        if self._holding.go_on():
+            self._.state = GateState.OPEN
+            self._.meters.disarm(self._.now)
+            self._after_replies()
+
+    def on_server_cancelled(self, _: ServerCancelled) -> None:
+        self._holding.server_cancelled()
+        self._after_end()
 
     def _to_client(self, out: list[bytes]) -> None:
         if out:
@@ -197,6 +361,8 @@ class Session:
     def _observe(self, kind: int, message: bytes) -> None:
         if kind == tags.PARAMETER_STATUS:
             name, value = backend.read_parameter_status(message)
+            if name == b"application_name":
+                self._.application_is(value.decode(self._.settings.told_codec, "replace"))
             self._.settings.reported(name.decode("utf-8", "replace"), value.decode("utf-8", "replace"))
         elif kind == tags.ERROR_RESPONSE:
             fields = backend.read_error(message)
@@ -214,6 +380,8 @@ class Session:
             self._judgement.go_on()
         elif c.state is GateState.PROBING and c.replies.settled:
             self._judgement.probe_answered()
+        elif c.state is GateState.COMPARING and c.replies.settled:
+            self._judgement.compared()
         elif c.state is GateState.LEAVING and c.replies.settled:
             self._close(None)
         self._advance()
@@ -232,6 +400,8 @@ class Session:
         """Nothing privileged runs for a client that has left; the other states look at `client_gone` themselves."""
         if self._.state is GateState.PARKED:
             self._judgement.withdraw("the client is gone")
+        elif self._.state is GateState.HELD_PARKED:
+            self._leave_held()
 
     def on_server_closed(self, _: ServerClosed) -> None:
         self._server_is_gone()
@@ -253,7 +423,7 @@ class Session:
         c, unit = self._, self._judgement.unit
         if c.state is GateState.PARKED:
             self._judgement.cancelled()
-        elif unit is not None and c.replies.settled:
+        elif unit is not None and (c.replies.settled or c.state is GateState.COMPARING):
             unit.cancelled = True  # not at the server yet: the step that follows sees it
         else:
             c.emit(effects.CancelServer())
@@ -276,13 +446,17 @@ class Session:
             self._advance()
             return
         streams = c.replication is not None and c.replies.copying is not None  # which has no end of its own
-        if c.state in (GateState.OPENING, GateState.PARKED) or self.is_at_rest or streams:
+        if c.state in _ASKED or self.is_at_rest or streams:
             self._fail(ShuttingDown(c.draining))
 
     # answers to effects
 
     def on_analysed(self, event: Analysed) -> None:
         self._judgement.analysed(event.classification)
+        self._advance()
+
+    def on_estimated(self, event: Estimated) -> None:
+        self._judgement.estimated(event.rows)
         self._advance()
 
     def on_recorded(self, event: Recorded) -> None:
@@ -302,12 +476,14 @@ class Session:
         self._advance()
 
     def on_opened_too_late(self, event: ApprovalOpened) -> None:
-        if event.opened is not None:
+        if event.opened is not None and not self._holding.outlives_session:
             self._judgement.opened_too_late(event.opened.id)
 
     def on_claimed_too_late(self, event: ClaimAnswered) -> None:
         unit = self._judgement.unit
-        if event.ok and unit is not None and unit.approval_id is not None:
+        if event.ok and self._holding.is_asking:
+            self._holding.claimed_too_late()
+        elif event.ok and unit is not None and unit.approval_id is not None:
             self._.emit(effects.FinishApproval(unit.approval_id, "failed", {"sqlstate": "08006"}))
 
     # ends
@@ -345,12 +521,31 @@ class Session:
             self._settled_ends += 1
             if run.finished_at is None:
                 run.finished_at = c.now
+            if run.allowance is not None and not run.portal_open:
+                self._disarm()
+                run.allowance = None
+            if run.cursors is not None and run.sqlstate is None and not run.skipped:
+                self._follow_cursors(run.cursors, run.classification)
             if not (run.skipped or run.refused) and changes_catalog(run.classification):
                 c.settings.catalog_may_have_changed()
                 self._catalog_touched = True
             classification = self._judgement.barriers.pop(run, None)
             if classification is not None:
                 self._apply(run, classification)
+
+    def _disarm(self) -> None:
+        """A counted result has ended; the next may already be on its way."""
+        if self._.replies.metered:
+            self._.meters.settle(self._.now)
+        else:
+            self._.meters.disarm(self._.now)
+
+    def _follow_cursors(self, unit: Unit, classification: Classification) -> None:
+        meters = self._.meters
+        for statement in classification.statements:
+            if statement.kind == "ClosePortalStmt" and statement.cursor is not None:
+                meters.closed(statement.cursor)
+        meters.declared(unit, classification)
 
     def _apply(self, run: StatementRun, classification: Classification) -> None:
         c = self._
@@ -381,7 +576,10 @@ class Session:
         """ReadyForQuery: outcomes are final for what is not inside an open transaction."""
         c = self._
         idle = c.replies.transaction_status == tags.IDLE
+        c.status_is(c.replies.transaction_status)
+        self._disarm()
         if idle:
+            c.meters.transaction_ended()
             for run in c.statements.portals.values():
                 if run.portal_open:
                     run.portal_open = False
@@ -421,23 +619,26 @@ class Session:
         if run.skipped:
             transaction = None
         c.emit(effects.RecordSoon(evidence.outcome_entry(run, c.requester, transaction, c.now)))
-        if run.approval_id is not None and not run.covered:
+        if run.claimed:
             succeeded = run.sqlstate is None and not run.skipped
             outcome = {
                 "command_tag": run.command_tag,
-                "rows": run.rows,
+                "rows": run.rows if run.stopped_rows is None else run.stopped_rows,
                 "bytes": run.data_bytes,
                 "sqlstate": run.sqlstate,
                 "started_at": evidence.timestamp(run.started_at),
                 "finished_at": evidence.timestamp(run.finished_at or c.now),
             }
-            c.emit(effects.FinishApproval(run.approval_id, status or ("executed" if succeeded else "failed"), outcome))
+            for id_ in run.claimed:
+                c.emit(effects.FinishApproval(id_, status or ("executed" if succeeded else "failed"), outcome))
 
     def _withdraw_if_asked(self, reason: str) -> None:
         c, unit = self._, self._judgement.unit
         if c.state is GateState.PARKED:
             self._judgement.withdraw(reason)
-        elif unit is not None and unit.decision == "approved" and c.state is GateState.RECORDING and not unit.covered:
+        elif c.state in HELD:
+            self._holding.give_up(reason)
+        elif unit is not None and unit.claimable and unit.waits and c.state is not GateState.CLAIMING:
             assert unit.approval_id is not None
             c.emit(effects.WithdrawApproval(unit.approval_id, reason))
 
@@ -476,7 +677,8 @@ class Session:
 
     def _tell(self, error: bytes) -> None:
         """The last word to the client, unless it would land in the middle of a row."""
-        if not self._from_server.mid_message:
+        # (What is held, and what is dropped, was cut off where a row begins.)
+        if self._.state in _CUT or not self._from_server.mid_message:
             self._.emit(effects.ToClient(error))
 
     def _close(self, sqlstate: str | None) -> None:
@@ -491,6 +693,7 @@ class Session:
     def finish(self, sqlstate: str | None) -> None:
         """The end of the session: the last word on everything not yet reported."""
         c = self._
+        c.meters.disarm(c.now)
         known = [run for run in dict.fromkeys(c.ended) if not run.reported]
         for run in known:
             self._report(run, None)

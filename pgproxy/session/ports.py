@@ -140,6 +140,14 @@ class Analyzer(Protocol):
     async def analyze(self, text: str, environment: Environment) -> Classification: ...
 
 
+class Estimator(Protocol):
+    """The planner's opinion of a text, without running any of it."""
+
+    async def estimate(self, database: str, text: str, parameters: int, search_path: Sequence[str]) -> float | None:
+        """Rows, about; None where it cannot be told in the time there is. Never raises."""
+        ...
+
+
 class StoreUnavailable(Exception):
     """The approval store did not answer; nothing was decided."""
 

@@ -21,6 +21,8 @@ from pgproxy.session.states import GateState
 from pgproxy.session.units import Unit, UnitKind
 
 _RISKS = list(Risk)
+_PLANNED = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
+_HARMLESS = frozenset({ActionClass.READ, ActionClass.WRITE, ActionClass.BULK_WRITE})
 
 
 def unknown(kind: str, reason: str) -> Classification:
@@ -61,9 +63,10 @@ class Reading:
         except UnicodeDecodeError:
             unit.text = unit.sql.decode(codec, "backslashreplace")
             problem = InvalidText(f'invalid byte sequence for encoding "{codec}"')
-        if len(unit.sql) > c.limits.statement_bytes:
+        text, sql = unit.running
+        if len(sql) > c.limits.statement_bytes:
             problem = TooLarge(
-                f"pgproxy: statement of {len(unit.sql)} bytes is larger than the limit",
+                f"pgproxy: statement of {len(sql)} bytes is larger than the limit",
                 hint="send smaller statements, or raise limits.statement_bytes",
             )
         if problem is not None:
@@ -71,11 +74,11 @@ class Reading:
                 unit.refusal = problem
             return unknown("Unreadable", problem.message)
         own: Classification | None
-        if unit.prepared is not None:
+        if unit.prepared is not None and unit.modified is None:
             shown = unit.statement_name.decode(codec, "replace")
             own = self._now(unit, unit.text, shown, unit.prepared)
         else:
-            own = self._classification_of(unit, unit.text)
+            own = self._classification_of(unit, text)
         if own is None:
             return None
         joined = self._with_executed(unit, own)
@@ -215,6 +218,14 @@ def may_copy_in(classification: Classification) -> bool:
     )
 
 
+def plans_without_code(classification: Classification) -> bool:
+    """Whether planning this runs nothing but what PostgreSQL itself brings, or is known to be harmless."""
+    return len(classification.statements) == 1 and all(
+        s.kind in _PLANNED and not s.executes and all(a.cls in _HARMLESS for a in s.actions)
+        for s in classification.statements
+    )
+
+
 def settings_changed_by(statement: Statement, settings: Settings) -> tuple[str, ...]:
     """The settings that running it may change; a FETCH runs what its cursor was declared over."""
     fetches = statement.kind == "FetchStmt"
@@ -228,6 +239,8 @@ def is_barrier(classification: Classification, settings: Settings) -> bool:
         return True
     for statement in classification.statements:
         if statement.prepares is not None or statement.deallocates is not None:
+            return True
+        if statement.kind == "DeclareCursorStmt":  # what a FETCH of it counts towards
             return True
         if not MEANINGFUL.isdisjoint(settings_changed_by(statement, settings)):
             return True

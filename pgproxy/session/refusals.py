@@ -28,18 +28,23 @@ def substitute(
     unit: Unit, run: StatementRun, error: ProxyError, nonce: str, codec: str, *, replication: bool = False
 ) -> tuple[bytes, Expected]:
     """The message to send instead of the unit's messages, and what to expect for it."""
+    simple = unit.kind not in (UnitKind.PARSE, UnitKind.BIND)
+    return failing(simple, run, error, nonce, codec, replication=replication)
+
+
+def failing(
+    simple: bool, run: StatementRun, error: ProxyError, nonce: str, codec: str, *, replication: bool = False
+) -> tuple[bytes, Expected]:
+    """A message that must fail, in either protocol, and what to expect for it."""
     refusal = Refusal(nonce, error_response(error, codec), error.sqlstate)
     name = f"pgproxy_denied_{nonce}".encode()
-    match unit.kind:
-        case UnitKind.QUERY if replication:
-            # Of what a walsender understands without SQL, this is the command that does nothing and says the name.
-            return frontend.query(b"SHOW " + name), Expected(ReplyKind.QUERY, run=run, refusal=refusal)
-        case UnitKind.QUERY | UnitKind.FUNCTION_CALL | UnitKind.START_UP:
-            return frontend.query(name), Expected(ReplyKind.QUERY, run=run, refusal=refusal)
-        case UnitKind.PARSE | UnitKind.BIND:
-            # Never a Bind of a name that should not exist: whoever guessed it would make it exist. A text that the
-            # grammar rejects fails always; under a name, so that the unnamed statement stays what it was.
-            return frontend.parse(name, name), Expected(ReplyKind.PARSE, run=run, refusal=refusal)
+    if not simple:
+        # Never a Bind of a name that should not exist: whoever guessed it would make it exist. A text that the
+        # grammar rejects fails always; under a name, so that the unnamed statement stays what it was.
+        return frontend.parse(name, name), Expected(ReplyKind.PARSE, run=run, refusal=refusal)
+    # Of what a walsender understands without SQL, SHOW is the command that does nothing and says the name.
+    text = b"SHOW " + name if replication else name
+    return frontend.query(text), Expected(ReplyKind.QUERY, run=run, refusal=refusal)
 
 
 def in_failed_transaction(unit: Unit, run: StatementRun, nonce: str) -> tuple[bytes, Expected]:

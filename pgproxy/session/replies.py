@@ -13,11 +13,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 from pgproxy.protocol import backend, tags
 from pgproxy.protocol.violation import ProtocolViolation
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.statements import PendingBind, PendingParse, Statements
+
+if TYPE_CHECKING:
+    from pgproxy.session.budget import Allowance
 
 
 class ReplyKind(Enum):
@@ -39,11 +43,15 @@ _SIMPLE = frozenset({ReplyKind.QUERY, ReplyKind.FUNCTION_CALL})
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A substitute that must fail: the server's ErrorResponse holding `nonce` is replaced by `error`."""
+    """A substitute that must fail: the server's ErrorResponse holding `nonce` is replaced by `error`. (An empty nonce:
+    it is a question of ours, and any error of the server's is replaced.)"""
 
     nonce: str
     error: bytes
     sqlstate: str
+
+    def answers(self, fields: dict[str, str]) -> bool:
+        return self.nonce in fields.get("M", "") and fields.get("V", "ERROR") == "ERROR"
 
 
 @dataclass(eq=False, slots=True)
@@ -59,6 +67,8 @@ class Expected:
     copy_ended: bool = False
     name: bytes = b""
     refusal: Refusal | None = None
+    allowance: Allowance | None = None  # of the rows it will be answered with
+    describes: list[Any] | None = None  # takes what the server describes, for our own question
     # Ours, not the client's: its replies are swallowed, but for an error that answers the client's own text.
     probe: bool = False
 
@@ -77,6 +87,7 @@ class Replies:
         self._ends_ahead = 0  # CopyDone and CopyFail sent before the COPY they end has begun
         self.needs_flush = False  # the server may sit on replies to what was sent
         self.batch_open = False  # extended messages were sent since the last Sync
+        self.metered = 0  # of what was sent, how much is answered with rows that are counted
         self.failed = False  # an error since the last ReadyForQuery
         self.probe_sqlstate: str | None = None  # the server rejected the probed text, and the client has its error
 
@@ -86,9 +97,9 @@ class Replies:
         return not self._queue
 
     @property
-    def current_run(self) -> StatementRun | None:
-        """Whose rows are passing now."""
-        return self._queue[0].run if self._queue else None
+    def current_allowance(self) -> Allowance | None:
+        """Of whose rows are passing now."""
+        return self._queue[0].allowance if self._queue else None
 
     def outstanding(self) -> list[StatementRun]:
         """The runs that still await something of the server."""
@@ -100,6 +111,8 @@ class Replies:
             self.skipping = False
         assert not self.skipping, "the server would not answer it"
         self._queue.append(expected)
+        if expected.allowance is not None:
+            self.metered += 1
         if expected.may_copy_in:
             self.copying = expected
             self._ends_ahead = 0
@@ -124,9 +137,14 @@ class Replies:
 
     def data(self, count: int, size: int) -> None:
         """A run of DataRow or CopyData passed."""
-        run = self.current_run
-        if run is not None:
-            run.data_bytes += size
+        if not self._queue:
+            return
+        head = self._queue[0]
+        if head.run is not None:
+            head.run.data_bytes += size
+        if head.allowance is not None:
+            head.allowance.rows += count
+            head.allowance.bytes += size
 
     def receive(self, kind: int, message: bytes) -> bytes | None:
         """Match one message of the server; gives what the client is to get (None: nothing).
@@ -160,6 +178,10 @@ class Replies:
                 self._closed(head.name)
             case (tags.ROW_DESCRIPTION | tags.NO_DATA, ReplyKind.DESCRIBE):
                 self._pop()
+                if head.describes is not None:
+                    head.describes.append(backend.read_row_description(message) if kind == tags.ROW_DESCRIPTION else ())
+            case tags.PARAMETER_DESCRIPTION, ReplyKind.DESCRIBE if head.describes is not None:
+                head.describes.append(backend.read_parameter_description(message))
             case tags.PARAMETER_DESCRIPTION, ReplyKind.DESCRIBE:
                 self._statements.described(head.name[1:], backend.read_parameter_description(message))
             case tags.ROW_DESCRIPTION, ReplyKind.QUERY | ReplyKind.EXECUTE:
@@ -218,6 +240,8 @@ class Replies:
 
     def _pop(self) -> Expected:
         entry = self._queue.popleft()
+        if entry.allowance is not None:
+            self.metered -= 1
         if entry is self.copying:
             self._copy_over()
         return entry
@@ -240,7 +264,7 @@ class Replies:
             # text as a simple query.
             self.probe_sqlstate = sqlstate if "P" in fields else None
             forward = message if self.probe_sqlstate is not None else None
-        if head.refusal is not None and head.refusal.nonce in fields.get("M", ""):
+        if head.refusal is not None and head.refusal.answers(fields):
             forward = head.refusal.error
             sqlstate = head.refusal.sqlstate
         if head is self.copying:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from classifier.model import Classification, Environment
 from pgproxy.session.large import ValueDigest
+
+if TYPE_CHECKING:
+    from pgproxy.session.budget import Allowance
+    from pgproxy.session.units import Unit
 
 _MAX_TAGS = 16  # a string of a million statements must not fill the trail with command tags
 
@@ -40,6 +45,10 @@ class StatementRun:
     stood_for: dict[bytes, tuple[object, ...]] = field(default_factory=dict)
     environment: Environment | None = None  # in which those were judged
     digest: ValueDigest | None = None  # of a Bind that passed without being kept
+    allowance: Allowance | None = None  # of its rows; while it may send more
+    cursors: Unit | None = None  # of a DECLARE or CLOSE: what names them
+    claimed: list[str] = field(default_factory=list)  # approvals it has spent, which are to be told how it ended
+    stopped_rows: int | None = None  # that had passed when it was refused the rest
     unrecorded_sql: bytes | None = None  # a Parse, which enters the trail only if it fails
 
     def add_tag(self, tag: str) -> None:

@@ -18,12 +18,18 @@ class GateState(Enum):
 
     OPEN = "the client's next message"
     ANALYSING = "a classification no cache knew"
+    ESTIMATING = "the planner's estimate, which a rule asks for"
     SETTLING = "the replies to everything sent before"
     PROBING = "the server's word on a text our grammar rejects"
     RECORDING = "the audit trail to hold the decision"
     OPENING = "the store to take the request for approval"
     PARKED = "a human"
     CLAIMING = "the store to hand out the approval, once"
+    COMPARING = "the server's word on a statement that a reviewer changed"
+    HELD_OPENING = "the store to take the request for the rest of a result"
+    HELD_PARKED = "a human, while the rest of a result is held"
+    HELD_CLAIMING = "the store to hand out the approval of the rest of a result"
+    STOPPING = "the server to end a result that was refused in mid-stream"
     LEAVING = "the server to answer what it was sent, the client having said goodbye"
     CLOSED = "nothing any more"
 
@@ -45,6 +51,16 @@ _LATE: dict[type, str] = {
     events.ApprovalResolved: "ignore",
     events.Recorded: "ignore",
     events.Analysed: "ignore",
+    events.Estimated: "ignore",
+    events.ServerCancelled: "ignore",
+}
+
+# A result is held in mid-stream: what the server sends waits, and so does what the client sends.
+_HELD: dict[type, str] = {
+    **_ALWAYS,
+    events.BackendData: "on_held_data",
+    events.CancelRequested: "on_cancel_while_held",
+    events.ApprovalResolved: "ignore",
 }
 
 TABLE: Mapping[GateState, Mapping[type, str]] = MappingProxyType(
@@ -57,6 +73,11 @@ TABLE: Mapping[GateState, Mapping[type, str]] = MappingProxyType(
         GateState.ANALYSING: {
             **_ALWAYS,
             events.Analysed: "on_analysed",
+            events.ApprovalResolved: "ignore",
+        },
+        GateState.ESTIMATING: {
+            **_ALWAYS,
+            events.Estimated: "on_estimated",
             events.ApprovalResolved: "ignore",
         },
         GateState.SETTLING: {**_ALWAYS, events.ApprovalResolved: "ignore"},
@@ -75,6 +96,17 @@ TABLE: Mapping[GateState, Mapping[type, str]] = MappingProxyType(
         GateState.CLAIMING: {
             **_ALWAYS,
             events.ClaimAnswered: "on_claim_answered",
+            events.ApprovalResolved: "ignore",
+        },
+        GateState.COMPARING: {**_ALWAYS, events.ApprovalResolved: "ignore"},
+        GateState.HELD_OPENING: {**_HELD, events.ApprovalOpened: "on_rest_opened"},
+        GateState.HELD_PARKED: {**_HELD, events.ApprovalResolved: "on_rest_resolved"},
+        GateState.HELD_CLAIMING: {**_HELD, events.ClaimAnswered: "on_rest_claimed"},
+        GateState.STOPPING: {
+            **_ALWAYS,
+            events.BackendData: "on_refused_data",
+            events.CancelRequested: "ignore",
+            events.ServerCancelled: "on_server_cancelled",
             events.ApprovalResolved: "ignore",
         },
         GateState.LEAVING: {

@@ -9,7 +9,9 @@ from typing import Any
 
 from classifier.model import Classification, Environment
 from pgproxy.errors import ProxyError
+from pgproxy.policy import Budget, Park, Policy
 from pgproxy.session.large import Large
+from pgproxy.session.ports import Requester
 from pgproxy.session.replies import Expected
 from pgproxy.session.runs import StatementRun
 from pgproxy.session.statements import PreparedStatement
@@ -21,6 +23,18 @@ class UnitKind(Enum):
     BIND = "Bind"
     FUNCTION_CALL = "FunctionCall"
     START_UP = "StartupMessage"  # of a replication connection
+
+
+@dataclass(eq=False, slots=True)
+class Modified:
+    """The text that a reviewer put in the place of the client's, and what the server says of both: parameter types
+    and columns. `name` is the private one under which it is prepared, if it is."""
+
+    text: str
+    sql: bytes
+    by: str
+    name: bytes = b""
+    descriptions: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass(eq=False, slots=True)
@@ -51,7 +65,18 @@ class Unit:
     rule: str = ""
     approval_id: str | None = None
     binding: str = ""
+    requester: Requester | None = None  # with what the statement's own comment says
+    policy: Policy | None = None  # the one that decided
+    estimated: bool = False  # the planner was asked
+    rows_estimate: float | None = None
+    park: Park | None = None
+    waits: bool = True  # for the human, and not only asks
+    budgets: tuple[Budget, ...] = ()
+    row_cap: int | None = None
+    modified: Modified | None = None
     reviewers: tuple[str, ...] = ()
+    parked: bool = False  # and the outside was told so
+    claimable: bool = False  # approved, and the approval not spent yet
     refusal: ProxyError | None = None
     server_refuses: bool = False  # refused by the server's own failed transaction
     cancelled: bool = False
@@ -59,3 +84,8 @@ class Unit:
     ready: bytes = b""  # of a start-up: the server's ReadyForQuery, withheld from the client
     run: StatementRun | None = None
     large: Large | None = None  # the last message, not among `messages`, whose rest may still be arriving
+
+    @property
+    def running(self) -> tuple[str, bytes]:
+        """The text that runs, and its bytes: the client's, or the one a reviewer put in its place."""
+        return (self.text, self.sql) if self.modified is None else (self.modified.text, self.modified.sql)

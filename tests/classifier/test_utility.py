@@ -34,3 +34,22 @@ def found(sql: str) -> set[tuple[str, str]]:
 )
 def test_actions_of(sql: str, expected: set[tuple[str, str]]) -> None:
     assert found(sql) == expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "cursor", "holds"),
+    [
+        ("DECLARE c CURSOR FOR SELECT 1", "c", False),
+        ('DECLARE "C d" BINARY SCROLL CURSOR WITH HOLD FOR SELECT 1', "C d", True),
+        ("FETCH 5 FROM C", "c", False),
+        ("MOVE ALL c", "c", False),
+        ("CLOSE c", "c", False),
+        ("CLOSE ALL", "", False),
+        ("EXPLAIN DECLARE c CURSOR FOR SELECT 1", None, False),  # makes no cursor
+        ("SELECT 1", None, False),
+    ],
+)
+def test_the_cursor_a_statement_is_about(sql: str, cursor: str | None, holds: bool) -> None:
+    (statement,) = classify(sql).statements
+    assert (statement.cursor, statement.cursor_holds) == (cursor, holds)
+    assert "cursor" not in str(classify(sql).to_dict()["statements"][0].keys())

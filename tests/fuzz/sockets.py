@@ -22,7 +22,7 @@ from classifier.classify import classify
 from classifier.model import Classification, Environment
 from pgproxy.metrics import NullMetrics
 from pgproxy.net.errands import Errands
-from pgproxy.net.listener import Listener, ListenerOptions
+from pgproxy.net.listener import Listener, ListenerOptions, Terms
 from pgproxy.net.ports import Parking, Services
 from pgproxy.net.startup import Access
 from pgproxy.net.upstream import Upstream
@@ -121,7 +121,7 @@ class Store:
             self.status[approval_id] = "approved" if self._chance.random() < self.approve else refused
         return ResolvedApproval(approval_id, self.status[approval_id], "bob", None, ("bob",))
 
-    async def claim(self, approval_id: str, binding: str) -> bool:
+    async def claim(self, approval_id: str, binding: str, sha256: str) -> bool:
         await asyncio.sleep(0)
         if self._chance.random() < self.fail:
             self.status[approval_id] = "in doubt"
@@ -210,7 +210,7 @@ class Stand:
     async def settled(self) -> None:
         """Until nobody is left on either side."""
         async with asyncio.timeout(PATIENCE_S):
-            while self.listener.sessions() or self.front.open:  # noqa: ASYNC110 - a test's patience
+            while self.listener.directory.live() or self.front.open:  # noqa: ASYNC110 - a test's patience
                 await asyncio.sleep(0)
 
 
@@ -230,13 +230,14 @@ async def stand(seed: int) -> AsyncIterator[Stand]:
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     access = Access(Mode.ENFORCE, None, {}, {"agent": "alice"})
-    listener = Listener(services, access, Policy(Mode.ENFORCE), classify, ListenerOptions("http://c"), nowhere)
+    terms = Terms(access, Policy(Mode.ENFORCE), ListenerOptions("http://c"))
+    listener = Listener(services, terms, classify, nowhere)
     async with asyncio.TaskGroup() as tasks:
         await listener.start(tasks, sock)
         try:
             yield Stand(sock.getsockname()[1], listener, front, store, trail, services)
         finally:
-            await listener.stop()
+            listener.stop()
             await errands.close(2)
             server.close()
 
@@ -300,7 +301,7 @@ async def hold(at: Stand, messages: list[bytes], how: Circumstances, counts: Cou
     try:
         await at.settled()
     except TimeoutError:
-        raise Left(f"sessions {at.listener.sessions()}, connections to the server {at.front.open}") from None
+        raise Left(f"sessions {_sessions(at)}, connections to the server {at.front.open}") from None
     _judge(at, name, talker, before, counts)
 
 
@@ -318,8 +319,8 @@ async def _converse(at: Stand, talker: Talker, messages: list[bytes], how: Circu
             case "terminate":
                 talker.send(seeds.message(b"X", b""))
             case "ended":
-                for session in at.listener.sessions():
-                    at.listener.end(session["id"])
+                for session in _sessions(at):
+                    at.listener.directory.end(session["id"])
                 await talker.until(b"\0never\0", 0, "the end by an administrator")
             case "lost":
                 talker.writer.transport.abort()
@@ -327,9 +328,9 @@ async def _converse(at: Stand, talker: Talker, messages: list[bytes], how: Circu
                 pass
         return
     if how.happens == "cancel":
-        for session in at.listener.sessions():
+        for session in _sessions(at):
             key = backend.read_backend_key_data(_key_of(talker.heard))
-            assert at.listener.cancel(*key), session
+            assert at.listener.directory.cancel(*key), session
     await _send(talker, stream[cut:], how, chance)
     at.store.fail = at.trail.fail = 0.0
     if not is_whole(stream):
@@ -348,6 +349,10 @@ async def _converse(at: Stand, talker: Talker, messages: list[bytes], how: Circu
 def _key_of(heard: bytes) -> bytes:
     at = heard.index(b"K\0\0\0")
     return heard[at : at + 1 + int.from_bytes(heard[at + 1 : at + 5], "big")]
+
+
+def _sessions(at: Stand) -> list[dict[str, Any]]:
+    return [live.describe() for live in at.listener.directory.live()]
 
 
 async def _send(talker: Talker, data: bytes, how: Circumstances, chance: random.Random) -> None:

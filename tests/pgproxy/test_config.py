@@ -187,8 +187,6 @@ CASES = [
     ("tls: {mode: require}", "tls.mode: with auth.mode passthrough, SCRAM fails when both connections are in TLS"),
     ("api: {tls: {cert: /no.crt, key: b}}", "api.tls.cert: /no.crt cannot be read"),
     ("api: {tls: {cert: /no.crt}}", "api.tls.key: is required"),
-    ("policy: policy.yaml", "policy: policy files are not in this version"),
-    ("policy: {version: 1}", "policy: policy files are not in this version"),
     ("api: {listen: '0.0.0.0:8432'}", "api.listen: tokens and SQL would cross the network in the clear"),
     ("api: {listen: 'somehost:8432'}", "api.listen: tokens and SQL would cross the network in the clear"),
     ("api: {listen: '*:8432'}", "api.listen: tokens and SQL"),
@@ -335,8 +333,8 @@ def test_no_refusal_shows_a_secret(read: Load) -> None:
 
 
 def test_build_checks_what_did_not_come_from_a_file() -> None:
-    with pytest.raises(ConfigError, match="pgproxy up: policy"):
-        build(Document("pgproxy up", {"policy": "x"}), {})
+    with pytest.raises(ConfigError, match=r"pgproxy up: api\.oidc"):
+        build(Document("pgproxy up", {"api": {"oidc": {}}}), {})
     assert build(Document("pgproxy up", {"workers": 2}), {}).workers == 2
 
 

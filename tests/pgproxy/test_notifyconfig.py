@@ -106,6 +106,26 @@ def test_secrets_are_shown_to_nobody(read: Load) -> None:
     assert Settings.from_wire(settings.to_wire()) == settings
 
 
+RULE = "version: 1, rules: [{name: r, match: {classes: [export]}, decision: approve, "
+
+
+@pytest.mark.parametrize(
+    ("asks", "reason"),
+    [
+        ("notify: ['slack:#db']", "notify: 'slack:#db' is no target of notifiers; known: slack:#dba"),
+        ("escalate: {after: 1m, notify: ['webhook:x']}", "escalate: 'webhook:x' is no target of notifiers"),
+    ],
+)
+def test_rules_name_configured_targets_only(read: Load, asks: str, reason: str) -> None:
+    people = "reviewers: [{name: bob@example.com, token: a-token-of-more-than-twenty-characters}]\n"
+    base = f"{people}notifiers: {{slack: {{{SLACK}}}}}\npolicy: {{{RULE}"
+    with pytest.raises(ConfigError) as refused:
+        read(f"{base}{asks}}}]}}")
+    assert reason in str(refused.value)
+    good = asks.replace("slack:#db'", "slack:#dba'").replace("webhook:x", "slack:#dba")
+    assert read(f"{base}{good}}}]}}").policy is not None
+
+
 @pytest.fixture
 async def pool() -> AsyncIterator[Pool]:
     """Nothing is asked of it."""

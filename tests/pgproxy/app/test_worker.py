@@ -9,15 +9,17 @@ from typing import Any, cast
 
 import pytest
 
+from classifier import classify
 from pgproxy.app.calls import InForce
 from pgproxy.app.terms import access_of, policy_of, upstream_of
 from pgproxy.app.worker import ForeignCancels
 from pgproxy.certificates import CertificateError
 from pgproxy.channel import Channel, ChannelError
-from pgproxy.config import Settings
+from pgproxy.config import Settings, build
+from pgproxy.document import Document
 from pgproxy.net.listener import Listener, Terms
 from pgproxy.net.ports import Parking
-from pgproxy.policy import Replication
+from pgproxy.policy import Deny, Identity, Replication, decide, read_rules
 from tests.pki import Authority
 
 
@@ -39,6 +41,14 @@ class Line:
 def test_replication_connections_are_denied_unless_configured() -> None:
     assert policy_of(Settings()).replication is Replication.DENY
     assert policy_of(Settings.model_validate({"replication": "approve"})).replication is Replication.APPROVE
+
+
+def test_the_rules_of_the_configuration_reach_the_worker() -> None:
+    settings = build(Document("x", {"policy": {"version": 1, "rules": [{"name": "r", "decision": "deny"}]}}), {})
+    policy = policy_of(Settings.from_wire(settings.to_wire()))
+    decision = decide(classify("SELECT 1"), Identity("a", "b", "c", "d"), policy)
+    assert isinstance(decision, Deny) and decision.rule == "r"
+    assert policy.version == read_rules(settings.policy).version != policy_of(Settings()).version
 
 
 async def test_a_flood_of_forged_cancels_does_not_fill_the_channel() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -93,6 +94,7 @@ class Store:
     answers: dict[str, asyncio.Future[ResolvedApproval]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    modified: dict[str, str] = field(default_factory=dict)  # by a reviewer: the sha256 of what they wrote
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     slow: asyncio.Event | None = None  # `open` answers once this is set
 
@@ -105,12 +107,22 @@ class Store:
             await self.slow.wait()
         return OpenedApproval(id_, datetime(2030, 1, 1, tzinfo=UTC))
 
+    async def decided(self, id_: str, status: str, **more: Any) -> None:
+        """The request with this id, once it is here."""
+        await until(lambda: id_ in self.requests)
+        self.status[id_] = status
+        if "sql" in more:
+            self.modified[id_] = hashlib.sha256(more["sql"].encode()).hexdigest()
+        self.answers[id_].set_result(ResolvedApproval(id_, status, "bob", "because", ("bob",), **more))
+
     async def wait(self, approval_id: str) -> ResolvedApproval:
         return await asyncio.shield(self.answers[approval_id])
 
     async def claim(self, approval_id: str, binding: str, sha256: str) -> bool:
         request = self.requests[approval_id]
-        ok = self.status[approval_id] == "approved" and (request.binding, request.sha256) == (binding, sha256)
+        bound = request.binding if request.wait else request.retry_binding
+        voted_on = self.modified.get(approval_id, request.sha256)
+        ok = self.status[approval_id] == "approved" and (bound, voted_on) == (binding, sha256)
         if ok:
             self.status[approval_id] = "executing"
         return ok
@@ -248,6 +260,7 @@ async def proxy(
     replication: Replication = Replication.DENY,
     tls: ServerTls | None = None,
     certificates: dict[str, CertificateName] | None = None,
+    rules: Policy | None = None,
     **options: Any,
 ) -> AsyncIterator[Proxy]:
     store, trail, errands = Store(), Trail(), Errands()
@@ -267,7 +280,7 @@ async def proxy(
 
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    policy = Policy(mode, replication=replication)
+    policy = rules or Policy(mode, replication=replication)
     terms = Terms(access, policy, ListenerOptions("http://c", **options))
     listener = Listener(services, terms, classify, nowhere)
     async with asyncio.TaskGroup() as tasks:

@@ -169,3 +169,11 @@ def test_an_encoding_that_hides_quotes_is_refused_wherever_it_comes_from(encodin
     check_encoding(settings, Mode.OBSERVE)
     assert refused((b"client_encoding", encoding.encode())) == "0A000"
     assert refused((b"options", b"-c client_encoding=" + encoding.encode())) == "0A000"
+
+
+def test_waiting_or_returning() -> None:
+    assert greeting().wait
+    assert greeting((b"pgproxy.wait", b"park")).wait
+    said = greeting((b"options", b"-c pgproxy.wait=return"))
+    assert not said.wait and said.parameters == []
+    assert refused((b"pgproxy.wait", b"perhaps")) == "22023"

@@ -11,7 +11,7 @@ from pgproxy.embedded import EmbeddedServer
 from pgproxy.net.admission import Places
 from pgproxy.net.auth import AgentAuthenticator
 from pgproxy.net.startup import Access, AgentAccount
-from pgproxy.policy import Mode, Policy
+from pgproxy.policy import Mode, Policy, RuleSet
 from pgproxy.protocol import frontend, startup
 from tests.pgproxy.net.harness import Client, Proxy, errors, proxy, trusting, until, values
 
@@ -31,12 +31,12 @@ async def test_a_session_sees_the_new_policy_at_its_next_statement(server: Embed
         client = await p.start()
         client.send(frontend.query(DROP))
         await p.store.arrived.wait()
-        p.listener.reconfigure(replace(p.terms, policy=Policy(Mode.OBSERVE, version="new")))
+        p.listener.reconfigure(replace(p.terms, policy=Policy(Mode.OBSERVE, rules=RuleSet(version="new"))))
         await p.store.decide("a1", "approved")
         assert not errors(await client.until_ready())
         assert not errors(await client.query(DROP))
-        # Judged by the one it began with, to the record; the next by the other.
-        assert statements(p) == [("approved", p.terms.policy.version), ("observed", "new")]
+        # Parked by the one it began with, and judged again by the other before it ran.
+        assert statements(p) == [("approved", "new"), ("observed", "new")]
         await client.close()
 
 

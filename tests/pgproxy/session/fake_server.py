@@ -42,6 +42,7 @@ class FakeServer:
     statements: dict[bytes, str] = field(default_factory=dict)
     portals: dict[bytes, Portal] = field(default_factory=dict)
     readies: int = 0
+    lazy: bool = False  # sends the rows of ROWS a few at a time, when it is asked to `pump`, and can be cancelled
 
     def __post_init__(self) -> None:
         self._in = b""
@@ -56,6 +57,8 @@ class FakeServer:
             None  # of the simple query that a COPY interrupted; None in the extended protocol
         )
         self._search_path: str | None = None
+        self._left = 0  # rows of a result under way
+        self._last = b""  # what ends it
 
     # the connection
 
@@ -63,7 +66,51 @@ class FakeServer:
         """Gives what the server has flushed."""
         self.received += data
         self._in += data
-        while self.alive and len(self._in) >= 5:
+        return self._work()
+
+    @property
+    def is_streaming(self) -> bool:
+        return self.alive and self._left > 0
+
+    def pump(self) -> bytes:
+        """Some more of the result under way."""
+        now = min(self._left, 3)
+        self._left -= now
+        self._rows(now, b"r")
+        if not self._left:
+            self._out.append(self._last)
+            rest, self._rest = self._rest, None
+            if rest is not None:
+                self._guarded(rest)
+        self._flush()
+        return self._work()
+
+    def cancel(self) -> bytes:
+        """A CancelRequest: of no consequence while nothing runs."""
+        if not self.is_streaming:
+            return b""
+        self._left = 0
+        was_simple = self._rest is not None
+        self._error(ServerError("57014", "canceling statement due to user request"))
+        if was_simple:
+            self._ready()
+        else:
+            self._skipping = True
+        return self._work()
+
+    def _guarded(self, rest: list[str]) -> None:
+        try:
+            self._go_on(rest)
+        except ServerError as error:
+            self._error(error)
+            self._ready()
+
+    def _stream(self, count: int, last: bytes) -> None:
+        self._left, self._last = count, last
+        self._flush()
+
+    def _work(self) -> bytes:
+        while self.alive and not self._left and len(self._in) >= 5:
             size = 1 + int.from_bytes(self._in[1:5], "big")
             if self._copying and self._in[0] not in b"dcfHS":
                 self._error(ServerError("08P01", f"unexpected message type 0x{self._in[0]:02X} during COPY from stdin"))
@@ -257,12 +304,16 @@ class FakeServer:
                 self.ran.append(portal.text)
             left = int(portal.text.split()[1]) - portal.rows_sent
             now = min(left, e.max_rows) if e.max_rows > 0 else left
-            self._rows(now)
+            suspended = e.max_rows > 0 and now == e.max_rows
+            last = message(tags.PORTAL_SUSPENDED if suspended else tags.COMMAND_COMPLETE, b"")
+            if not suspended:
+                last = message(tags.COMMAND_COMPLETE, f"SELECT {now}".encode() + b"\x00")
             portal.rows_sent += now
-            if e.max_rows > 0 and now == e.max_rows:
-                self._out.append(message(tags.PORTAL_SUSPENDED, b""))
-            else:
-                self._complete(f"SELECT {now}")
+            if self.lazy and now:
+                self._stream(now, last)
+                return
+            self._rows(now)
+            self._out.append(last)
             return
         if portal.done:
             raise ServerError("55000", "portal cannot be run")
@@ -294,6 +345,9 @@ class FakeServer:
                 if described:
                     self._out.append(message(tags.ROW_DESCRIPTION, b"\x00\x00"))
                 count = int(rest) if word == "ROWS" else 1
+                if self.lazy and word == "ROWS" and count:
+                    self._stream(count, message(tags.COMMAND_COMPLETE, f"SELECT {count}".encode() + b"\x00"))
+                    return True
                 self._rows(count, rest.encode() if word == "SELECT" else b"1")
                 self._complete(f"SELECT {count}")
             case "FAIL":

@@ -20,6 +20,7 @@ from pgproxy.session import effects, events
 from pgproxy.session.context import Context, Limits
 from pgproxy.session.effects import Effect
 from pgproxy.session.events import Event
+from pgproxy.session.hourly import HourlyUse
 from pgproxy.session.machine import Session
 from pgproxy.session.ports import OpenedApproval, Requester, ResolvedApproval
 from pgproxy.session.settings import Settings
@@ -61,17 +62,23 @@ def context(
     limits: Limits | None = None,
     notice: bool = True,
     encodings: tuple[str, str] = ("UTF8", "UTF8"),
+    policy: Policy | None = None,
+    wait: bool = True,
+    hourly: HourlyUse | None = None,
 ) -> Context:
     return Context(
         identity=Identity("bot", owner, "app", "shop"),
         requester=Requester("bot", owner, "app", "shop", "10.0.0.1", "test", "s1"),
-        policy=Policy(mode),
+        policy=policy or Policy(mode),
         settings=settings(*encodings),
         lookup=(cache or Cache()).lookup,
         nonce="secret",
         console="http://console",
         notice=notice,
         limits=limits or Limits(),
+        wait=wait,
+        server_pid=4711,
+        hourly=hourly or HourlyUse(),
     )
 
 
@@ -150,12 +157,12 @@ def to_client(*messages: bytes) -> effects.ToClient:
     return effects.ToClient(b"".join(messages))
 
 
-def opened(id: str = "a1") -> events.ApprovalOpened:
-    return events.ApprovalOpened(OpenedApproval(id, datetime(2030, 1, 1, tzinfo=UTC)))
+def opened(id: str = "a1", status: str = "pending") -> events.ApprovalOpened:
+    return events.ApprovalOpened(OpenedApproval(id, datetime(2030, 1, 1, tzinfo=UTC), status))
 
 
-def resolved(status: str, id: str = "a1", comment: str | None = None) -> events.ApprovalResolved:
-    return events.ApprovalResolved(ResolvedApproval(id, status, "bob", comment, ("bob",)))
+def resolved(status: str, id: str = "a1", comment: str | None = None, **more: Any) -> events.ApprovalResolved:
+    return events.ApprovalResolved(ResolvedApproval(id, status, "bob", comment, ("bob",), **more))
 
 
 def complete(tag: str) -> bytes:
@@ -166,6 +173,11 @@ def ready(status: int = tags.IDLE) -> bytes:
     return backend.ready_for_query(status)
 
 
+def row(value: bytes = b"1") -> bytes:
+    return b"D" + (len(value) + 10).to_bytes(4, "big") + b"\x00\x01" + len(value).to_bytes(4, "big") + value
+
+
+DESCRIBED = b"T\x00\x00\x00\x06\x00\x00"
 PARSED = b"1\x00\x00\x00\x04"
 BOUND = b"2\x00\x00\x00\x04"
 CLOSED = b"3\x00\x00\x00\x04"

@@ -14,7 +14,8 @@ from pgproxy.session import events
 from pgproxy.session.states import GateState
 from tests.pgproxy.session.fake_server import FakeServer
 from tests.pgproxy.session.playbook import COPY_DONE, copy_data, copy_fail
-from tests.pgproxy.session.world import World
+from tests.pgproxy.session.rules import limited
+from tests.pgproxy.session.world import World, messages_of
 
 NAMES = [b"", b"x", b"y", b"n" * 63, b"n" * 64]
 PORTALS = [b"", b"p", b"q"]
@@ -163,6 +164,102 @@ def test_observe_mode_is_transparent(messages: list[bytes], seed: int, patience:
         assert world.server.ran == direct.ran
     elif not direct.alive:
         assert world.closed  # a message that has no place in a COPY
+
+
+LARGE = ["ROWS 3", "ROWS 9", "ROWS 20", "SELECT 1", "BEGIN", "COMMIT", "FAIL", "INSERT", "SAVEPOINT s", "ROLLBACK TO s"]
+large_texts = st.sampled_from(LARGE)
+streaming = st.one_of(
+    st.sampled_from([*LARGE, "BEGIN;ROWS 9;COMMIT", "ROWS 9;INSERT", "ROWS 9;FAIL", "ROWS 5;COPY t FROM STDIN"]).map(
+        lambda t: frontend.query(t.encode())
+    ),
+    st.builds(
+        lambda t, n: frontend.parse(b"", t.encode()) + frontend.bind(b"", b"") + frontend.execute(b"", n),
+        large_texts,
+        st.sampled_from([0, 0, 2, 4]),
+    ),
+    st.builds(lambda p, n: frontend.execute(p, n), portals, st.sampled_from([0, 1, 4])),
+    st.builds(lambda t: frontend.parse(b"x", t.encode()), large_texts),
+    st.builds(frontend.bind, portals, st.just(b"x")),
+    st.builds(frontend.close, st.sampled_from([tags.STATEMENT, tags.PORTAL]), names),
+    st.builds(frontend.describe, st.just(tags.PORTAL), portals),
+    st.just(frontend.SYNC),
+    st.just(frontend.SYNC),
+    st.just(frontend.FLUSH),
+)
+streams = st.lists(streaming, min_size=1, max_size=12)
+PATIENCE = st.sampled_from([0.0, 0.5, 0.9])
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(streams, st.integers(0, 2**32), PATIENCE, st.sampled_from([0.5, 0.0]), st.sampled_from([0.0, 0.3]))
+def test_after_any_budget_stop_the_conversation_goes_on(
+    messages: list[bytes], seed: int, patience: float, approve: float, fail: float
+) -> None:
+    world = World(seed, approve=approve, fail=fail, lazy=True, policy=limited(2))
+    talk(world, messages, random.Random(seed), patience)
+    world.fail = 0.0
+    end_well(world)
+    assert world.session.state is GateState.OPEN or world.closed
+    if approve == 0.0:
+        # Of each result no more than its budget, and an error for each that was stopped.
+        assert world.rows_of_results() <= 2 * sum(t.startswith("ROWS") for t in world.server.ran)
+        refused = [e for e in world.errors() if e["M"].startswith("pgproxy: ")]
+        assert len(refused) >= sum(s == "denied" for s in world.status.values())
+
+
+def alike(seen: list[tuple[int, bytes]]) -> list[tuple[int, bytes | str]]:
+    """Of errors the SQLSTATE alone: of a name that nobody prepared pgproxy says so itself, in other words."""
+    return [(k, backend.read_error(d)["C"] if k == tags.ERROR_RESPONSE else d) for k, d in seen]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(streams, st.integers(0, 2**32), PATIENCE)
+def test_an_approved_rest_is_the_servers_own_answer(messages: list[bytes], seed: int, patience: float) -> None:
+    direct = FakeServer(lazy=True)
+    wire = b"".join(messages) + copy_fail() + frontend.SYNC
+    expected = direct.feed(wire)
+    while direct.is_streaming:
+        expected += direct.pump()
+    world = World(seed, approve=1.0, lazy=True, policy=limited(2))
+    talk(world, [wire], random.Random(seed), patience)
+    world.settle()
+    if direct.alive and not world.closed:
+        assert alike(world.seen()) == alike(messages_of(expected))
+        assert world.server.ran == direct.ran
+        # The approval of a portal lasts as long as the portal, and that as long as its transaction.
+        in_transaction = world.session.transaction_status == "T"
+        assert set(world.status.values()) <= {"executed", "failed"} | ({"executing"} if in_transaction else set())
+    elif not direct.alive:
+        assert world.closed
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(streams, st.integers(0, 2**32), PATIENCE, st.integers(0, 300))
+def test_a_client_that_leaves_or_cancels_while_a_result_is_held(
+    messages: list[bytes], seed: int, patience: float, moment: int
+) -> None:
+    world = World(seed, approve=0.5, lazy=True, policy=limited(2))
+    chance = random.Random(seed)
+    talk(world, messages, chance, patience)
+    for _ in range(moment % 60):
+        world.step()
+    if not world.closed:
+        match seed % 5:
+            case 0 | 1:
+                world.handle(events.CancelRequested())
+            case 2:
+                world.handle(events.ClientClosed(lost=True))
+            case 3:
+                world.client(frontend.TERMINATE)
+            case 4:
+                world.handle(events.EndRequested("shutting down"))
+    if seed % 5 < 2:
+        end_well(world)
+        return
+    world.settle()
+    assert world.closed, "the session stays behind"
+    assert not world.pending(), "a request outlives its client"
+    assert "executing" not in world.status.values()
 
 
 @pytest.mark.parametrize("privileged", range(5))

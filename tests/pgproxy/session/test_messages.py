@@ -8,9 +8,11 @@ from pgproxy.protocol import frontend, tags
 from pgproxy.protocol.body import message
 from pgproxy.protocol.framing import FRONTEND_TYPES
 from pgproxy.session import events
+from pgproxy.session.holding import HELD
 from pgproxy.session.states import GateState
 from tests.pgproxy.session.fake_server import FakeServer
 from tests.pgproxy.session.playbook import COPY_DONE, copy_data, copy_fail
+from tests.pgproxy.session.rules import Ruled, limited
 from tests.pgproxy.session.test_invariants import MARK, end_well, marked
 from tests.pgproxy.session.world import World
 
@@ -55,12 +57,22 @@ MALFORMED = [
 WAITING = [s for s in GateState if s not in (GateState.OPEN, GateState.LEAVING, GateState.CLOSED)]
 
 
+LATER = (GateState.COMPARING, *HELD, GateState.STOPPING)
+
+
 def brought_to(state: GateState) -> World:
     """A session that has come into this state the ordinary way; what it waits for is on its way."""
-    world = World(5 if state is GateState.ANALYSING else 4)
+    approve = 0.0 if state is GateState.STOPPING else 1.0
+    rules = Ruled(estimates=True) if state is GateState.ESTIMATING else limited(1)
+    world = World(5 if state is GateState.ANALYSING else 4, approve=approve, lazy=True, policy=rules)
     match state:
-        case GateState.ANALYSING | GateState.RECORDING:
+        case GateState.ANALYSING | GateState.RECORDING | GateState.ESTIMATING:
             world.client(SELECT)
+        case GateState.COMPARING:
+            world.changes = {"DROP t": "DROP u"}
+            world.client(frontend.parse(b"", b"DROP t") + frontend.bind(b"", b""))
+        case GateState.HELD_OPENING | GateState.HELD_PARKED | GateState.HELD_CLAIMING | GateState.STOPPING:
+            world.client(frontend.query(b"ROWS 9"))
         case GateState.SETTLING:
             world.client(SELECT)
             world.step()
@@ -84,6 +96,11 @@ def brought_to(state: GateState) -> World:
             world.client(frontend.TERMINATE)
         case GateState.OPEN:
             pass
+    if state in LATER:
+        for _ in range(200):
+            if world.session.state is state:
+                break
+            world.step()
     assert world.session.state is state
     return world
 

@@ -10,7 +10,20 @@ from pgproxy.protocol import frontend
 from pgproxy.session import effects, events
 from pgproxy.session.machine import Session
 from pgproxy.session.states import TABLE, GateState
-from tests.pgproxy.session.playbook import Cache, Playbook, answers, opened, ready, resolved, sends, to_server
+from tests.pgproxy.session.playbook import (
+    DESCRIBED,
+    Cache,
+    Playbook,
+    answers,
+    opened,
+    ready,
+    resolved,
+    row,
+    sends,
+    to_client,
+    to_server,
+)
+from tests.pgproxy.session.rules import Ruled, limited
 from tests.pgproxy.session.stub_classifier import classify
 
 DROP = frontend.query(b"DROP t")
@@ -19,12 +32,15 @@ SELECT = frontend.query(b"SELECT 1")
 
 def in_state(state: GateState) -> Playbook:
     """A session that has come into this state the ordinary way."""
-    play = Playbook(cache=Cache(empty=state is GateState.ANALYSING))
+    rules = Ruled(estimates=True) if state is GateState.ESTIMATING else limited(1)
+    play = Playbook(cache=Cache(empty=state is GateState.ANALYSING), policy=rules)
     match state:
         case GateState.OPEN:
             pass
         case GateState.ANALYSING:
             play >> sends(SELECT) << effects.Analyse
+        case GateState.ESTIMATING:
+            play >> sends(SELECT) << effects.Estimate
         case GateState.SETTLING:
             play.allowed(SELECT)
             play >> sends(DROP) << None
@@ -38,11 +54,29 @@ def in_state(state: GateState) -> Playbook:
             play.parks(DROP)
         case GateState.CLAIMING:
             play.parks(DROP) >> resolved("approved") << effects.Record >> events.Recorded(True) << effects.ClaimApproval
+        case GateState.COMPARING:
+            parse, bind = frontend.parse(b"", b"DROP t"), frontend.bind(b"", b"")
+            play >> sends(parse, bind) << effects.OpenApproval >> opened() << effects.ToClient
+            play >> resolved("approved", sql="DROP u", modified_by="bob") << effects.ToServer
+        case GateState.HELD_OPENING:
+            overruns(play)
+        case GateState.HELD_PARKED:
+            overruns(play) >> opened() << effects.ToClient
+        case GateState.HELD_CLAIMING:
+            overruns(play) >> opened() << effects.ToClient >> resolved("approved") << effects.ClaimApproval
+        case GateState.STOPPING:
+            overruns(play) >> opened() << effects.ToClient >> resolved("denied") << effects.StopServer
         case GateState.LEAVING:
             play.allowed(SELECT) >> sends(frontend.TERMINATE) << to_server(frontend.TERMINATE)
         case GateState.CLOSED:
             play >> sends(frontend.TERMINATE) << to_server(frontend.TERMINATE) << effects.Close
     assert play.state is state
+    return play
+
+
+def overruns(play: Playbook) -> Playbook:
+    """A result runs into its budget."""
+    play.allowed(SELECT) >> answers(DESCRIBED, row(), row()) << to_client(DESCRIBED, row()) << effects.OpenApproval
     return play
 
 
@@ -60,18 +94,22 @@ EVENTS: dict[type, Any] = {
     events.ApprovalOpened: opened(),
     events.ApprovalResolved: resolved("approved", id="of another time"),
     events.ClaimAnswered: events.ClaimAnswered(True),
+    events.Estimated: events.Estimated(5.0),
+    events.ServerCancelled: events.ServerCancelled(),
 }
+PARKED = (GateState.PARKED, GateState.HELD_PARKED)
+HELD = (GateState.HELD_OPENING, GateState.HELD_PARKED, GateState.HELD_CLAIMING)
 CELLS = [(state, event) for state in GateState for event in EVENTS]
 
 
 def test_every_state_and_every_event_is_in_the_table() -> None:
     assert set(TABLE) == set(GateState)
-    assert {event for row in TABLE.values() for event in row} == set(EVENTS)
+    assert {event for cells in TABLE.values() for event in cells} == set(EVENTS)
 
 
 def test_every_handler_exists() -> None:
-    for row in TABLE.values():
-        for name in row.values():
+    for cells in TABLE.values():
+        for name in cells.values():
             assert name == "ignore" or callable(getattr(Session, name))
 
 
@@ -94,25 +132,32 @@ def test_cell(state: GateState, event: type) -> None:
         case events.ServerClosed | events.EndRequested:
             assert play.state is GateState.CLOSED
             assert effects.Close in kinds
-            assert (effects.WithdrawApproval in kinds) == (state is GateState.PARKED)
+            # (COMPARING: approved, and not spent.)
+            assert (effects.WithdrawApproval in kinds) == (state in (*PARKED, GateState.COMPARING))
         case events.DrainRequested:
-            at_once = state in (GateState.OPEN, GateState.OPENING, GateState.PARKED)
+            asked = (GateState.OPENING, GateState.PARKED, GateState.HELD_OPENING, GateState.HELD_PARKED)
+            at_once = state in (GateState.OPEN, *asked)
             assert (play.state is GateState.CLOSED) == (effects.Close in kinds) == at_once
-            assert (effects.WithdrawApproval in kinds) == (state is GateState.PARKED)
-        case events.ClientClosed if state in (GateState.OPEN, GateState.PARKED, GateState.LEAVING):
+            assert (effects.WithdrawApproval in kinds) == (state in PARKED)
+        case events.ClientClosed if state in (GateState.OPEN, *PARKED, GateState.LEAVING):
             assert play.state is GateState.CLOSED
         case events.ClientClosed | events.FrontendData:
             assert effects.Close not in kinds  # the step that is under way sees it
         case events.CancelRequested:
             at_server = state in (GateState.OPEN, GateState.SETTLING, GateState.PROBING, GateState.LEAVING)
             assert (effects.CancelServer in kinds) == at_server
-            assert (effects.WithdrawApproval in kinds) == (state is GateState.PARKED)
+            assert (effects.WithdrawApproval in kinds) == (state in PARKED)
+            assert (effects.StopServer in kinds) == (state is GateState.HELD_PARKED)
+        case events.ServerCancelled:
+            assert play.state is GateState.STOPPING and not produced  # the server has yet to answer
+        case events.BackendData if state in HELD:
+            assert not produced  # it waits behind what is held
         case events.BackendData:
             assert produced == [effects.ToClient(EVENTS[event].data)]
         case events.ReplicationRequested:
             assert play.state is GateState.RECORDING and effects.ToClient not in kinds
         case events.ApprovalResolved:
-            assert play.state is GateState.PARKED and not produced  # another request's
+            assert play.state in PARKED and not produced  # another request's
 
 
 def test_late_answers_leave_nothing_behind() -> None:
