@@ -5,12 +5,19 @@ TextBlocks read a subset of Markdown, so what an agent wrote stands in TextRuns,
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 from approvals.notify.content import Content
 
 SQL_LIMIT = 6000
-"""Characters of a statement; Teams takes 28 KB a message ("Limits and specifications"), and a character may be four."""
+"""Characters of a statement, where they fit into the message's bytes."""
+
+MAX_BYTES = 26_000
+"""Teams takes 28 KB a message ("Limits and specifications")."""
+
+_LIMITS = (SQL_LIMIT, 3000, 1000, 250, 50)
 
 CONTENT_TYPE = "application/vnd.microsoft.card.adaptive"
 VERB = "pgproxy.decide"
@@ -27,6 +34,8 @@ def card(content: Content, *, deciding: bool) -> dict[str, Any]:
         body += [_rich([_run("Parameters", weight="Bolder")]), _code("\n".join(content.params))]
     if content.original is not None:
         body += [_rich([_run("The agent's own statement was", weight="Bolder")]), _code(content.original)]
+    if content.brief:
+        body.append(_code("\n".join(content.brief)))
     if content.cut is not None:
         body.append(_rich([_run(content.cut, weight="Bolder")]))
     body += [_rich([_run(f"sha256 {content.sha256}")]), _rich([_run(content.status)])]
@@ -48,6 +57,20 @@ def card(content: Content, *, deciding: bool) -> dict[str, Any]:
         "actions": actions,
         "msteams": {"width": "Full"},
     }
+
+
+def fitting(content_within: Callable[[int], Content], *, deciding: bool) -> dict[str, Any]:
+    """The card with as much of the statement as Teams takes; what is missing then, it says."""
+    for limit in _LIMITS:
+        found = card(content_within(limit), deciding=deciding)
+        if len(encode(attachment(found))) <= MAX_BYTES:
+            break
+    return found
+
+
+def encode(document: dict[str, Any]) -> bytes:
+    """UTF-8, for bytes count. Texts that came through `display.escape` have no lone surrogates."""
+    return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def attachment(found: dict[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from approvals.briefing import brief
 from approvals.display import escape
 
 _FIELD = 300
 _MAX_PARAMS = 20
+_BRIEF = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Content:
     approval_id: str
     sha256: str
     original: str | None = None
+    brief: tuple[str, ...] = ()
 
 
 def content_of(approval: dict[str, Any], channel: str, link: str, *, limit: int, escalated: bool = False) -> Content:
@@ -66,7 +69,19 @@ def content_of(approval: dict[str, Any], channel: str, link: str, *, limit: int,
         approval["id"],
         statement["sha256"],
         None if approval["original"] is None else _short(approval["original"]["sql"]),
+        _brief(approval, min(limit, _BRIEF)),
     )
+
+
+def _brief(approval: dict[str, Any], limit: int) -> tuple[str, ...]:
+    """What was gathered about the request, as far as there is room: the console has the rest."""
+    shown: list[str] = []
+    lines = brief(approval)
+    for line in lines:
+        if sum(len(each) + 1 for each in shown) + len(line) > limit:
+            return (*shown, f"({len(lines) - len(shown)} more lines in the console)")
+        shown.append(line)
+    return tuple(shown)
 
 
 def _fields(approval: dict[str, Any], requester: dict[str, Any]) -> list[tuple[str, str]]:

@@ -66,6 +66,8 @@ def text_of(content: Content) -> str:
     lines = [*(f"{name}: {value}" for name, value in content.fields), "", *_quoted(content.sql)]
     if content.params:
         lines += ["", "Parameters:", *_quoted("\n".join(content.params))]
+    if content.brief:
+        lines += ["", *_quoted("\n".join(content.brief))]
     if content.cut is not None:
         lines += ["", content.cut]
     return "\n".join([*lines, "", f"sha256 {content.sha256}", content.status, content.link])

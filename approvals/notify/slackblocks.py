@@ -48,6 +48,8 @@ def blocks(content: Content) -> list[dict[str, Any]]:
         found.append(
             _rich([_section([_text("The agent's own statement was", bold=True)]), _preformatted(content.original)])
         )
+    if content.brief:
+        found.append(_rich([_preformatted("\n".join(content.brief))]))
     closing = [_text(f"sha256 {content.sha256}\n"), _text(content.status)]
     if content.cut is not None:
         closing.insert(0, _text(f"{content.cut}\n", bold=True))

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from approvals.documents import encode_bytes
 from approvals.errors import ApprovalError
 from approvals.identity.provider import Metadata, Provider, ProviderUnavailable, is_safe_url
 from approvals.identity.tokens import TokenRefused, Verifier
@@ -173,8 +172,14 @@ class TeamsBot:
         return {
             "statusCode": 200,
             "type": cards.CONTENT_TYPE,
-            "value": cards.card(self.booth.content(approval), deciding=True),
+            "value": self.card(approval),
         }
+
+    def card(self, approval: dict[str, Any], *, escalated: bool = False) -> dict[str, Any]:
+        """A request with the buttons that can be pressed now."""
+        return cards.fitting(
+            lambda limit: self.booth.content(approval, escalated=escalated, limit=limit), deciding=True
+        )
 
     # What goes
 
@@ -211,7 +216,7 @@ class TeamsBot:
     async def _call(self, method: str, url: str, body: dict[str, Any]) -> dict[str, Any]:
         headers = {**_JSON, "authorization": f"Bearer {await self._access_token()}"}
         try:
-            answer = await self._poster.send(method, url, encode_bytes(body), headers)
+            answer = await self._poster.send(method, url, cards.encode(body), headers)
         except NotDelivered as error:
             if str(error) == "answered 401":
                 self._token = None
@@ -254,8 +259,7 @@ class TeamsBotChannel:
         self._channel = channel
 
     async def deliver(self, message: Message) -> dict[str, Any] | None:
-        content = self._bot.booth.content(message.approval, escalated=message.kind == "escalated")
-        found = cards.card(content, deciding=True)
+        found = self._bot.card(message.approval, escalated=message.kind == "escalated")
         if message.kind == "changed":
             if message.event == "approval.comment" or not message.refs:
                 raise Skipped("there is nothing to change")
@@ -296,12 +300,11 @@ class TeamsWorkflow:
             approval = message.at_event
         elif not message.is_pending:
             raise Skipped("it is settled already")
-        content = content_of(
-            approval, "teams", self._link(approval["id"]), limit=SQL_LIMIT, escalated=message.kind == "escalated"
+        link, escalated = self._link(approval["id"]), message.kind == "escalated"
+        found = cards.fitting(
+            lambda limit: content_of(approval, "teams", link, limit=limit, escalated=escalated), deciding=False
         )
-        await self._poster.send(
-            "POST", self._url, encode_bytes(cards.attachment(cards.card(content, deciding=False))), _JSON
-        )
+        await self._poster.send("POST", self._url, cards.encode(cards.attachment(found)), _JSON)
         return None
 
     async def close(self) -> None:

@@ -32,8 +32,8 @@ class Booth:
     link: Link
     limit: int
 
-    def content(self, approval: dict[str, Any], *, escalated: bool = False) -> Content:
-        return content_of(approval, self.via, self.link(approval["id"]), limit=self.limit, escalated=escalated)
+    def content(self, approval: dict[str, Any], *, escalated: bool = False, limit: int | None = None) -> Content:
+        return content_of(approval, self.via, self.link(approval["id"]), limit=limit or self.limit, escalated=escalated)
 
     async def look(self, approval_id: str) -> dict[str, Any]:
         """Raises:

@@ -266,6 +266,19 @@ async def test_parameters_that_do_not_fit_forbid_approving_too(
     assert actions(message) == ["deny", "comment", "open"]
 
 
+async def test_what_was_gathered_comes_into_the_message(linked: Store, slack: Slack, slack_service: FakeSlack) -> None:
+    async with dispatching(linked, [SlackChannel(slack, TARGET, "C0123")]):
+        opened = await linked.gateway.open(request())
+        await all_done(linked, TARGET, 1)
+        context = {"impact": {"unavailable": "no observer <!channel>"}}
+        await linked.pool.execute(
+            "UPDATE approvals.requests SET context = $2 WHERE id = $1", opened.id, json.dumps(context)
+        )
+        await linked.gateway.withdraw(opened.id, "left")
+        await slack_service.until(lambda: slack_service.of("chat.update"))
+    assert any("not known: no observer <!channel>" in text for text in texts(slack_service.of("chat.update")[-1]))
+
+
 HOSTILE = "```\n<!channel> <@UBOB> *Risk:* low & <https://evil.example|fine>\u202e\n```"
 
 

@@ -226,6 +226,16 @@ async def test_cut_text_says_so(linked: Store, bot: TeamsBot, teams_service: Fak
     assert len(json.dumps(card, ensure_ascii=False).encode()) < 28 * 1024
 
 
+async def test_card_fits_whatever_the_text(linked: Store, bot: TeamsBot, teams_service: FakeTeams) -> None:
+    poo = "\N{PILE OF POO}" * 6000
+    _, card = await posted(linked, bot, teams_service, sql=poo, agent=poo, reason=poo, ticket=poo)
+    assert len(json.dumps(card, ensure_ascii=False).encode()) < 28 * 1024
+    assert titles(card) == ["Deny", "Open console"]
+    shown = "".join(texts(card, "TextRun"))
+    assert "characters are shown" in shown
+    assert "ab" * 32 in shown
+
+
 async def test_hostile_text_stays_text(linked: Store, bot: TeamsBot, teams_service: FakeTeams) -> None:
     evil = f"{HOSTILE} [click](https://evil.example) <at>Everyone</at>"
     _, card = await posted(linked, bot, teams_service, sql=evil, agent=evil, reason=evil)
