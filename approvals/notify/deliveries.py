@@ -247,6 +247,18 @@ async def failed(pool: Pool, delivery: Delivery, reason: str, retry_in_s: float 
         )
 
 
+async def give_up_orphans(pool: Pool, targets: Collection[str], after_s: float) -> None:
+    """What waits for targets that are no longer configured is dead after the usual time."""
+    async with store_connection(pool) as connection:
+        await connection.execute(
+            "UPDATE approvals.deliveries SET dead_at = clock_timestamp(), last_error = 'the target is not configured' "
+            "WHERE delivered_at IS NULL AND dead_at IS NULL AND target <> ALL ($1::text[]) "
+            "AND created_at < clock_timestamp() - make_interval(secs => $2)",
+            list(targets),
+            after_s,
+        )
+
+
 async def backlog(pool: Pool) -> dict[Kind, int]:
     """What waits to be delivered, by kind of channel."""
     async with store_connection(pool) as connection:
@@ -291,7 +303,7 @@ async def use_signature(pool: Pool, digest: bytes) -> bool:
     """Whether this is the first time that a signature comes; older ones are refused by their own time."""
     async with store_connection(pool) as connection:
         await connection.execute(
-            "DELETE FROM approvals.used_signatures WHERE at < clock_timestamp() - interval '2 hours'"
+            "DELETE FROM approvals.used_signatures WHERE at < clock_timestamp() - interval '26 hours'"
         )
         done = await connection.execute(
             "INSERT INTO approvals.used_signatures (digest) VALUES ($1) ON CONFLICT DO NOTHING", digest

@@ -90,6 +90,8 @@ class Dispatcher:
             try:
                 if await deliveries.escalate(self._pool, self._channels):
                     log.info("approvals escalated")
+                targets = [channel.target for channel in self._channels]
+                await deliveries.give_up_orphans(self._pool, targets, self._pace.give_up_s)
                 for kind, waiting in (await deliveries.backlog(self._pool)).items():
                     self._metrics.notification_backlog(kind, waiting)
             except StoreUnavailable:

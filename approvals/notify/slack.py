@@ -118,7 +118,8 @@ class Slack:
 
     async def _interact(self, payload: dict[str, Any]) -> None:
         user = str(payload["user"]["id"])
-        if self._team is not None and (payload.get("team") or {}).get("id") != self._team:
+        teams = {(payload.get("team") or {}).get("id"), payload["user"].get("team_id", self._team)}
+        if self._team is not None and teams != {self._team}:
             log.warning("slack interaction of another workspace refused")
             return
         if payload["type"] == "block_actions":

@@ -135,6 +135,16 @@ async def test_it_is_given_up_after_its_time(store: Store) -> None:
     assert metrics.counts["slack", "dead"] == 1
 
 
+async def test_what_waits_for_a_target_no_longer_configured_is_given_up(store: Store) -> None:
+    gone, other = Scripted(errors=[NotDelivered("down") for _ in range(10_000)]), Scripted("webhook:w", "webhook")
+    async with dispatching(store, [gone]):
+        await store.gateway.open(request())
+        await eventually(lambda: rows(store, gone.target))
+    async with dispatching(store, [other], pace=replace(QUICK, give_up_s=0.2)):
+        (row,) = await all_done(store, gone.target, 1)
+    assert (row["dead_at"] is not None, row["last_error"]) == (True, "the target is not configured")
+
+
 async def test_a_new_target_begins_with_now(store: Store) -> None:
     await store.gateway.open(request())
     channel = Scripted()

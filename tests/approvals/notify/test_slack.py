@@ -163,8 +163,10 @@ async def test_another_workspace_decides_nothing(
     linked: Store, slack: Slack, slack_service: FakeSlack, web: httpx.AsyncClient
 ) -> None:
     approval_id, message = await posted(linked, slack, slack_service)
-    payload = press(message, "approve", "UBOB") | {"team": {"id": "T2"}}
-    assert (await send(web, slack_service, payload)).status_code == 200
+    guest = {"user": {"id": "UBOB", "team_id": "T2"}}  # of a channel that two workspaces share
+    for change in ({"team": {"id": "T2"}}, {"team": None}, guest):
+        payload = press(message, "approve", "UBOB") | change
+        assert (await send(web, slack_service, payload)).status_code == 200
     assert await linked.status(approval_id) == "pending"
 
 
