@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from approvals.decisions import decide
+from approvals.notify.ports import NotDelivered
 from approvals.notify.slack import Slack, SlackChannel
 from approvals.reading import load
 from approvals.store import store_connection
@@ -337,3 +338,25 @@ async def test_without_configuration_there_is_no_endpoint(linked: Store) -> None
 async def test_too_large_a_body_is_refused(web: httpx.AsyncClient) -> None:
     answer = await web.post("/integrations/slack", content=b"x" * (1024 * 1024 + 1))
     assert answer.status_code == 413
+
+
+async def test_what_slack_may_answer_instead(slack: Slack, slack_service: FakeSlack) -> None:
+    for script in ([(429, {"Retry-After": "7", "Content-Type": "application/json"})], [(500, {})], [(200, {})]):
+        slack_service.script = list(script)
+        with pytest.raises(NotDelivered) as refused:
+            await slack.call("chat.postMessage", channel="C0123", text="x")
+        assert refused.value.retry_after_s == (7.0 if script[0][0] == 429 else None)
+    slack_service.errors = {"chat.postMessage": ["channel_not_found"]}
+    with pytest.raises(NotDelivered, match="channel_not_found"):
+        await slack.call("chat.postMessage", channel="C0123", text="x")
+
+
+async def test_message_that_somebody_deleted_needs_no_change(
+    linked: Store, slack: Slack, slack_service: FakeSlack
+) -> None:
+    async with dispatching(linked, [SlackChannel(slack, TARGET, "C0123")]):
+        opened = await linked.gateway.open(request())
+        await all_done(linked, TARGET, 1)
+        slack_service.errors = {"chat.update": ["message_not_found"]}
+        await linked.gateway.withdraw(opened.id, "left")
+        assert [row["attempts"] for row in await all_done(linked, TARGET, 2)] == [1, 1]
