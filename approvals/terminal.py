@@ -294,6 +294,27 @@ def revoke(
 
 
 @app.command()
+def notifications(
+    token: Token,
+    api: Api = DEFAULT_API,
+    target: Annotated[str | None, typer.Option("--target", help="Only to this one, as slack:#dba.")] = None,
+    state: Annotated[str | None, typer.Option("--state", help="waiting, delivered or dead.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=500)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """The newest messages to chats, webhooks and mail, one a line (for administrators)."""
+    given = {"limit": limit, "target": target, "state": state}
+    query = {name: value for name, value in given.items() if value is not None}
+    page = _call(api, token, as_json, "GET", "/v1/notifications", params=query)
+    if as_json:
+        typer.echo(json.dumps(page))
+        return
+    for each in page["items"]:
+        shown = ("created_at", "state", "target", "kind", "approval_id", "attempts", "last_error")
+        typer.echo("  ".join(escape(str(each[key] if each[key] is not None else "-")) for key in shown))
+
+
+@app.command()
 def watch(
     token: Token,
     api: Api = DEFAULT_API,

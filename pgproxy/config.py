@@ -36,6 +36,8 @@ from pgproxy.document import Document, DocumentError, Place, parse
 from pgproxy.dsn import WITH_SECRETS, Dsn, Secret
 from pgproxy.identitycheck import identity_problems
 from pgproxy.identityconfig import AgentJwt, HostName, Identities, Network, Oidc, Origin, Role, WebSessions
+from pgproxy.notifycheck import notifier_problems, targets_of
+from pgproxy.notifyconfig import Notifiers
 
 ENV_PREFIX = "PGPROXY_"
 # Set for other purposes under our prefix: the terminal commands, builds, tests, our own children.
@@ -247,6 +249,7 @@ class Settings(_Section):
     auth: Auth = Auth()
     agents: tuple[Agent, ...] = ()
     reviewers: tuple[Reviewer, ...] = ()
+    notifiers: Notifiers = Notifiers()
     store: Store = Store()
     data_dir: Path = Path("pgproxy-data")
     policy: Any = None  # a file's name (from the configuration's directory), or the document inline, which it becomes
@@ -294,7 +297,7 @@ def build(document: Document, environ: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(data)
     except ValidationError as error:
         raise ConfigError([document.problem(*_explain(found)) for found in error.errors()]) from None
-    found = problems_of(settings) + identity_problems(settings)
+    found = problems_of(settings) + identity_problems(settings) + notifier_problems(settings)
     problems = [document.problem(place, reason) for place, reason in found]
     if settings.policy is not None:
         try:
@@ -302,7 +305,8 @@ def build(document: Document, environ: Mapping[str, str]) -> Settings:
         except ConfigError as error:
             raise ConfigError(problems + error.problems) from None
         problems += [
-            read.document.problem((*read.place, *at), reason) for at, reason in approvers_of(settings, read.rules)
+            read.document.problem((*read.place, *at), reason)
+            for at, reason in (*approvers_of(settings, read.rules), *targets_of(settings, read.rules))
         ]
         settings = settings.model_copy(update={"policy": read.data})
     if problems:

@@ -19,6 +19,7 @@ FIXED: tuple[Place, ...] = (
     ("tls", "mode"),
     ("upstream",),
     ("auth", "mode"),
+    ("notifiers",),
     ("store",),
     ("data_dir",),
     ("workers",),

@@ -49,6 +49,8 @@ APPROVAL_STATUSES = (
     "unknown",
 )
 DIRECTIONS = ("client_to_server", "server_to_client")
+CHANNEL_KINDS = ("slack", "teams", "webhook", "apprise")
+NOTIFICATION_RESULTS = ("delivered", "retried", "dead", "skipped")
 UPSTREAM_ERRORS = ("connect", "refused", "tls", "auth", "lost", "protocol", "timeout")
 SESSIONS_TOTAL = "pgproxy_sessions_total"
 _READ_ATTEMPTS = 5
@@ -131,6 +133,13 @@ class _Instruments:
         self.approval_wait = histogram(
             "pgproxy_approval_wait_seconds", "Time from a request to its decision.", APPROVAL_WAIT_BUCKETS_S
         )
+        notifications = counter(
+            "pgproxy_notifications_total", "Attempts to tell somebody of a request.", "channel_kind", "result"
+        )
+        kinds = product(CHANNEL_KINDS, NOTIFICATION_RESULTS)
+        self.notifications = {pair: notifications.labels(*pair) for pair in kinds}
+        waiting = gauge("pgproxy_notification_backlog", "Messages that wait to be delivered.", "channel_kind")
+        self.notification_backlog = {kind: waiting.labels(kind) for kind in CHANNEL_KINDS}
         self.audit_entries = counter("pgproxy_audit_entries_total", "Entries that the audit trail has taken.")
         self.audit_backlog = gauge("pgproxy_audit_backlog_entries", "Entries on their way to the audit trail.")
         errors = counter("pgproxy_upstream_errors_total", "Failures of the server's side of a session.", "kind")
@@ -268,6 +277,8 @@ class ControlMetrics:
         self._pending = instruments.approvals_pending
         self._approvals = instruments.approvals
         self._wait = instruments.approval_wait
+        self._notifications = instruments.notifications
+        self._notification_backlog = instruments.notification_backlog
 
     def approvals_pending(self, n: int) -> None:
         self._pending.set(n)
@@ -278,6 +289,12 @@ class ControlMetrics:
 
     def approval_wait(self, seconds: float) -> None:
         self._wait.observe(seconds)
+
+    def notification(self, channel_kind: str, result: str) -> None:
+        self._notifications[channel_kind, result].inc()
+
+    def notification_backlog(self, channel_kind: str, n: int) -> None:
+        self._notification_backlog[channel_kind].set(n)
 
     def render(self) -> tuple[bytes, str]:
         """The exposition and its content type. Reads a few files: milliseconds."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from approvals.api import administration, insight, people, probes, reviewing
+from approvals.api import administration, insight, integrations, notifications, people, probes, reviewing
 from approvals.api.authentication import Authentication, Authenticator
 from approvals.api.responses import BodyLimit, handle_errors
 from approvals.api.stream import EventStream
@@ -22,6 +22,7 @@ from approvals.identity.websessions import WebSessions
 if TYPE_CHECKING:
     from approvals.gathering import Gatherer
     from approvals.identity.oidc import Oidc
+    from approvals.notify.ports import SlackEndpoint, TeamsEndpoint
     from approvals.ports import AuditReader, Classifier, MetricsText, PolicyJudge, Readiness, Reloader, SessionDirectory
     from approvals.store import Pool
     from approvals.wakeups import Wakeups
@@ -46,6 +47,8 @@ class Services:
     judge: PolicyJudge | None = None
     web: WebOptions = field(default_factory=WebOptions)
     oidc: Oidc | None = None
+    slack: SlackEndpoint | None = None
+    teams: TeamsEndpoint | None = None
     gatherer: Gatherer | None = None
 
 
@@ -89,7 +92,7 @@ def create_app(services: Services) -> FastAPI:
         idle_s=services.web.idle_s,
         absolute_s=services.web.absolute_s,
     )
-    for module in (reviewing, administration, insight, people, probes, login, assets):
+    for module in (reviewing, administration, notifications, insight, people, probes, integrations, login, assets):
         app.include_router(module.router)
     handle_errors(app)
     login.prepare(app)

@@ -124,6 +124,22 @@ AUDIT_ENTRY: dict[str, Any] = {
     "approval_id": APPROVAL_ID,
 }
 
+NOTIFICATION: dict[str, Any] = {
+    "id": 17,
+    "message_id": f"msg_{APPROVAL_ID}_17_slack:#dba",
+    "target": "slack:#dba",
+    "channel_kind": "slack",
+    "approval_id": APPROVAL_ID,
+    "kind": "opened",
+    "state": "waiting",
+    "created_at": "2026-01-01T10:00:00.000000Z",
+    "attempts": 2,
+    "next_at": "2026-01-01T10:00:04.000000Z",
+    "delivered_at": None,
+    "dead_at": None,
+    "last_error": "Slack answered channel_not_found",
+}
+
 INDEX: dict[str, Any] = {
     "name": "pgproxy",
     "links": {

@@ -332,6 +332,27 @@ class AuditPage(BaseModel):
     next: str | None
 
 
+class Notification(BaseModel):
+    id: int
+    message_id: str
+    target: str
+    channel_kind: Literal["slack", "teams", "webhook", "apprise"]
+    approval_id: str
+    kind: Literal["opened", "changed", "escalated"]
+    state: Literal["waiting", "delivered", "dead"]
+    created_at: datetime
+    attempts: int
+    next_at: datetime | None = Field(description="Of the next attempt, while it waits.")
+    delivered_at: datetime | None
+    dead_at: datetime | None = Field(description="Given up then.")
+    last_error: str | None
+
+
+class NotificationPage(BaseModel):
+    items: list[Notification]
+    next: str | None
+
+
 class Health(BaseModel):
     status: str
 

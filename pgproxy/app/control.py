@@ -24,6 +24,7 @@ from pgproxy.app.address import bind
 from pgproxy.app.identity import oidc_of, web_options
 from pgproxy.app.judging import ApiClassifier, ApiJudge
 from pgproxy.app.looking import probe_of
+from pgproxy.app.notifying import notifying_of
 from pgproxy.app.terms import policy_of
 from pgproxy.app.worker import catalogs_of
 from pgproxy.audit.reader import StoreReader
@@ -59,6 +60,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
     catalogs = catalogs_of(settings, analysers)
     classifier = ApiClassifier(analysers, catalogs)
     policy = PolicyInForce(policy_of(settings))
+    notifying = notifying_of(settings, pool)
     trail = ApiAudit(StoreReader(pool))
     probe = probe_of(settings)
     gatherer = Gatherer(pool, trail, probe, node=node)
@@ -77,6 +79,8 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         judge=ApiJudge(classifier, lambda: policy.current),
         web=web_options(settings),
         oidc=oidc_of(settings),
+        slack=notifying.slack,
+        teams=notifying.teams,
         gatherer=gatherer,
     )
     app = create_app(services)
@@ -95,6 +99,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
                 tasks.create_task(follow_approvals(pool, wakeups, audit, metrics)),
                 tasks.create_task(gatherer.run(wakeups)),
             ]
+            running += [tasks.create_task(task) for task in notifying.tasks(settings, pool, wakeups, metrics)]
             if certificate is not None:
                 running.append(tasks.create_task(certificate.follow()))
             async with serve(
@@ -114,6 +119,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
             await probe.close()
         if catalogs is not None:
             await catalogs.close()
+        await notifying.close()
         await analysers.close()
         await audit.close(_LAST_CALLS_S)
         pool.terminate()

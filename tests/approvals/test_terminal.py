@@ -201,3 +201,20 @@ async def test_comment_history_and_search(terminal: Terminal, store: Store) -> N
     found = await terminal.run("list", "--search", "customers", "--class", "export", "--risk", "high")
     assert len(found.stdout.splitlines()) == 2
     assert (await terminal.run("list", "--database", "elsewhere")).stdout == ""
+
+
+async def test_notifications(terminal: Terminal, store: Store) -> None:
+    opened = await store.gateway.open(request())
+    await store.pool.execute(
+        "INSERT INTO approvals.deliveries (message_id, target, channel_kind, approval_id, kind, key, last_error) "
+        "VALUES ('m1', 'slack:#dba', 'slack', $1, 'opened', '1', E'gone\u202e')",
+        opened.id,
+    )
+    listed = await terminal.run("notifications", "--state", "waiting", by=CAROL)
+    assert opened.id in listed.stdout
+    assert "waiting  slack:#dba  opened" in listed.stdout
+    assert "gone\u27e6U+202E\u27e7" in listed.stdout
+    assert (await terminal.run("notifications", "--target", "webhook:x", by=CAROL)).stdout == ""
+    [found] = json.loads((await terminal.run("notifications", "--json", by=CAROL)).stdout)["items"]
+    assert found["message_id"] == "m1"
+    assert (await terminal.run("notifications", by=BOB)).exit_code == 1

@@ -162,6 +162,8 @@ def test_every_series_of_the_contract_is_there_from_the_first_scrape(control: Co
         "pgproxy_audit_backlog_entries": {()},
         "pgproxy_upstream_errors_total": {("kind",)},
         "pgproxy_bytes_total": {("direction",)},
+        "pgproxy_notifications_total": {("channel_kind", "result")},
+        "pgproxy_notification_backlog": {("channel_kind",)},
         "pgproxy_rows_total": {()},
         **{f"{name}_{part}": {()} for name in histograms for part in ("count", "sum")},
         **{f"{name}_bucket": {("le",)} for name in histograms},

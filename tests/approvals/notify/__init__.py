@@ -1,0 +1,1 @@
+"""Notifications and decisions from chats, against stand-ins of the services on real sockets."""
