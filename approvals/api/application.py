@@ -97,7 +97,7 @@ def create_app(services: Services) -> FastAPI:
         idle_s=services.web.idle_s,
         absolute_s=services.web.absolute_s,
     )
-    for module in (pages, reviewing, administration, insight, people, probes, login, assets):
+    for module in (*pages.MODULES, reviewing, administration, insight, people, probes, login, assets):
         app.include_router(module.router)
     handle_errors(app)
     frame.handle_page_errors(app)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
 from approvals.console.assets import asset_url
-from approvals.console.sqltext import highlight, visible
+from approvals.console.sqltext import cut, highlight, visible
 
 _environment = Environment(
     loader=PackageLoader("approvals.console"),
@@ -62,6 +62,7 @@ def bytes_(count: int) -> str:
 _environment.filters |= {
     "bytes": bytes_,
     "columns": columns,
+    "cut": cut,
     "label": label,
     "moment": moment,
     "pretty": pretty,

@@ -15,7 +15,7 @@ from approvals.console.forms import read_form
 from approvals.console.frame import framed, require
 from approvals.console.inbox import summary
 from approvals.console.login import PageSession
-from approvals.console.sqltext import highlight, visible
+from approvals.console.sqltext import first_part, highlight, visible
 from approvals.display import escape, lookalikes
 from approvals.errors import ApprovalError, NotFound
 from approvals.model import is_id
@@ -79,7 +79,8 @@ async def _show(
 
 def excerpt(sql: str) -> dict[str, Any]:
     """A statement as the page shows it."""
-    shown, rest = sql[:SHOWN_CHARS], sql[SHOWN_CHARS:]
+    shown = first_part(sql, SHOWN_CHARS)
+    rest = sql[len(shown) :]
     return {
         "html": highlight(shown) if len(shown) <= _HIGHLIGHTED_CHARS else visible(shown),
         # A field shows raw text, so what would hide or reorder itself there is not put into one.
@@ -99,7 +100,9 @@ def difference(approval: dict[str, Any]) -> dict[str, Any] | None:
     """Both forms of it; None where nothing was changed, `rows` None where it is too long to be compared."""
     if approval["original"] is None:
         return None
-    rows = differences.rows(str(approval["original"]["sql"]), str(approval["statement"]["sql"]))
+    before, after = str(approval["original"]["sql"]), str(approval["statement"]["sql"])
+    is_short = len(before) + len(after) <= SHOWN_CHARS
+    rows = differences.rows(before, after) if is_short else None
     return {"rows": rows, "unified": None if rows is None else differences.unified(rows)}
 
 
@@ -111,6 +114,15 @@ async def show_statement(request: Request, _: PageSession, approval_id: str, ori
     if statement is None:
         raise NotFound("this statement was not modified")
     return PlainTextResponse(_raw(str(statement["sql"])))
+
+
+@router.get("/{approval_id}/parameters/{number}.txt")
+async def show_parameter(request: Request, _: PageSession, approval_id: str, number: int) -> Response:
+    """One parameter's value, whole."""
+    parameters = (await _load(request, approval_id))["statement"]["params"]
+    if not 1 <= number <= len(parameters) or parameters[number - 1]["value"] is None:
+        raise NotFound("no such parameter")
+    return PlainTextResponse(_raw(str(parameters[number - 1]["value"])))
 
 
 @router.post("/{approval_id}/decision")

@@ -7,6 +7,7 @@ pass whose time is linear in the text. Only colours depend on it; every characte
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT_PART = re.compile(r"/\*|\*/")
+_MARKED = re.compile(r"[^ -~\n]")
 _PLAIN = re.compile(r"[ -~\n]+")
 _WORD = re.compile(r"\w+")
 
@@ -82,6 +84,25 @@ def highlight(sql: str) -> Markup:
         shown = visible(text)
         parts.append(shown if kind in ("rest", "name") else Markup('<span class="t-{}">{}</span>').format(kind, shown))
     return Markup("").join(parts)
+
+
+def first_part(text: str, most: int) -> str:
+    """As much of a text's beginning as a page takes: `most` characters, of them a tenth that have to be marked one by
+    one. Whoever shows it says how much more there is."""
+    found = itertools.islice(_MARKED.finditer(text, 0, most), most // 10, None)
+    beyond = next(found, None)
+    return text[: most if beyond is None else beyond.start()]
+
+
+def cut(value: object, most: int = 20_000) -> Markup:
+    """Any text that may be long, for a place that has no room for all of it."""
+    text = "" if value is None else str(value)
+    shown = first_part(text, most)
+    if len(shown) == len(text):
+        return visible(text)
+    return Markup('{} <strong class="warning">… {} more characters</strong>').format(
+        visible(shown), len(text) - len(shown)
+    )
 
 
 def visible(value: object) -> Markup:

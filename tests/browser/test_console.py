@@ -75,6 +75,23 @@ def test_modify_after_a_look_and_psql_runs_the_other_text(system: System, visit:
     expect(page.locator("table.sides")).to_be_visible()
 
 
+@pytest.mark.parametrize("decision", ["Approve", "Deny"])
+def test_a_result_that_ran_into_a_budget(system: System, visit: Open, psql: Start, decision: str) -> None:
+    page = visit(system.reviewer)
+    waiting = psql(f"SELECT n, '{decision}' AS budget FROM generate_series(1, 20000) AS g (n)")
+    open_request(page, f"'{decision}' AS budget")
+    expect(page.get_by_role("heading", name="Already running: a budget is used up")).to_be_visible()
+    expect(page.locator("#decide")).to_contain_text("already running: its result can be approved or denied")
+    page.get_by_role("button", name=decision, exact=True).click()
+    if decision == "Approve":
+        page.locator("#confirm").get_by_role("button", name="Approve").click()
+    code, out, err = waiting.ends()
+    if decision == "Approve":
+        assert code == 0 and "(20000 rows)" in out, err
+    else:
+        assert code != 0 and "20000" not in out
+
+
 def test_the_owner_has_no_button_and_the_api_refuses(system: System, visit: Open, psql: Start) -> None:
     waiting = psql("COPY (SELECT 'the owner looks') TO STDOUT")
     page = visit(system.owner)

@@ -136,6 +136,17 @@ async def test_a_long_statement_says_what_is_missing_and_is_whole_elsewhere(visi
     assert whole.headers["x-content-type-options"] == "nosniff"
 
 
+async def test_a_page_of_hostile_length_stays_small_and_says_so(visit: Visit, store: Store) -> None:
+    text = "\u202e" * 150_000
+    approval_id = await opened(store, sql=text, reason=text, params=[{"type": "text", "value": text}])
+    web = await visit(BOB)
+    page = await web.get(f"/approvals/{approval_id}")
+    assert page.status == 200 and len(page.source) < 4_000_000
+    assert f"{len(text) - 2_000} more characters" in page.words and "bytes more" in page.words
+    assert (await web.client.get(f"/approvals/{approval_id}/parameters/1.txt")).text == text
+    assert (await web.get(f"/approvals/{approval_id}/parameters/2.txt")).status == 404
+
+
 async def test_approve_with_a_grant_by_the_form(visit: Visit, store: Store) -> None:
     approval_id = await opened(store)
     path = f"/approvals/{approval_id}"
@@ -329,3 +340,17 @@ async def test_what_is_not_there_is_a_page_for_people_and_json_for_programs(visi
         page = await web.get(path)
         assert page.status == 404 and "Not possible" in page.words, path
     assert (await web.client.get("/v1/approvals/nonsense", headers=HTML)).json() == {"detail": "no such approval"}
+
+
+async def test_modules_find_each_other(visit: Visit) -> None:
+    """A module that is not found stops the script, and the page only looks as if it were live."""
+    web = await visit(BOB)
+    found: dict[str, str] = {}
+    wanted = [values["src"] for tag, values in (await web.get("/")).tags if tag == "script"]
+    while wanted:
+        url = str(wanted.pop())
+        answer = await web.client.get(url)
+        assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/javascript"), url
+        found[url.rpartition("/")[2]] = url
+        wanted += [each for each in re.findall(r'from "([^"]+)"', answer.text) if each not in found.values()]
+    assert {"theme.js", "console.js", "inbox.js"} == set(found)
