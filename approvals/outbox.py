@@ -61,7 +61,8 @@ WHERE events.seq > $1 ORDER BY events.seq LIMIT $2
 @dataclass(frozen=True, slots=True)
 class EventRow:
     """One event with what an audit entry needs. `kind` is `status` (a transition, the opening included),
-    `vote`, `comment`, `modify` (a reviewer changed the statement) or `grant` (`detail["event"]`: made, used, revoked);
+    `vote`, `comment`, `modify` (a reviewer changed the statement), `grant` (`detail["event"]`: made, used, revoked) or
+    `context` (something was found out about it);
     `status` is the request's at that moment; `reviewers` who had voted by then on this `revision`. Statement,
     classification, risk and rule are of that revision. `wait_s` is set on the event with which the request left
     `pending`."""

@@ -61,6 +61,13 @@ class PolicyExplainer(Protocol):
         ...
 
 
+class ImpactProbe(Protocol):
+    async def probe(self, approval: dict[str, Any]) -> dict[str, Any]:
+        """What an approval's statement would do where it would run: the value of `context.impact`. It takes a few
+        seconds at most, and raises nothing: what could not be found out says why in its place."""
+        ...
+
+
 class AuditReader(Protocol):
     async def search(
         self,

@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from approvals.documents import decode, encode, storable
-from approvals.model import REQUESTER_KEYS, NewRequest, Requirement, Status, least_people, sources
+from approvals.model import REQUESTER_KEYS, NewRequest, Requirement, Status, is_id, least_people, sources
+from approvals.store import store_connection
 
 if TYPE_CHECKING:
-    from approvals.store import Connection
+    from approvals.store import Connection, Pool
 
 MAX_TIMEOUT_S = 366 * 86_400.0
 
@@ -186,3 +187,34 @@ async def claim(
     text about to be sent."""
     command = await connection.execute(_CLAIM, approval_id, sources(Status.EXECUTING), node, instance, binding, sha256)
     return command == "UPDATE 1"
+
+
+_CONTEXT = "SELECT context::text AS context FROM approvals.requests WHERE id = $1 AND ($2::text IS NULL OR sha256 = $2)"
+# One statement, and no row lock across a round trip: whoever freezes here must not keep a claim from its row.
+_SET_CONTEXT = """
+UPDATE approvals.requests SET context = $3::json
+WHERE id = $1 AND context::text = $2 AND ($4::text IS NULL OR sha256 = $4)
+"""
+_ATTEMPTS = 20
+
+
+async def add_context(pool: Pool, approval_id: str, key: str, value: Any, *, sha256: str | None = None) -> bool:
+    """Puts `value` under `key` of a request's context, whatever its status, which stays as it is; leaves an event.
+    False when there is no such request or, with `sha256`, when its statement is another by now.
+
+    Raises:
+        StoreUnavailable
+    """
+    if not is_id(approval_id):
+        return False
+    async with store_connection(pool) as connection:
+        for _ in range(_ATTEMPTS):
+            before = await connection.fetchval(_CONTEXT, approval_id, sha256)
+            if before is None:
+                return False
+            after = encode(decode(before) | {key: value})
+            if after == before:
+                return True
+            if await connection.execute(_SET_CONTEXT, approval_id, before, after, sha256) == "UPDATE 1":
+                return True
+    return False

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 import typer
 
+from approvals.briefing import brief
 from approvals.display import describe, difference, escape, grant_summary, summary
 
 app = typer.Typer(name="approvals", help="List, read and decide approvals, over the HTTP API.", no_args_is_help=True)
@@ -84,7 +85,7 @@ def _print(approval: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(approval))
     else:
-        typer.echo("\n".join(describe(approval)))
+        typer.echo("\n".join([*describe(approval), *brief(approval)]))
 
 
 def _path(approval_id: str, tail: str = "") -> str:
@@ -127,9 +128,18 @@ def _print_page(page: dict[str, Any], as_json: bool, limit: int) -> None:
 
 
 @app.command()
-def show(approval_id: Id, token: Token, api: Api = DEFAULT_API, as_json: AsJson = False) -> None:
-    """One request: who asks, from where, why, and the whole statement."""
-    _print(_call(api, token, as_json, "GET", _path(approval_id)), as_json)
+def show(
+    approval_id: Id,
+    token: Token,
+    api: Api = DEFAULT_API,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Look again at what the statement would do now.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """One request: who asks, from where, why, the whole statement, what it would do, and what was decided before."""
+    if refresh:
+        _print(_call(api, token, as_json, "POST", _path(approval_id, "/context")), as_json)
+    else:
+        _print(_call(api, token, as_json, "GET", _path(approval_id)), as_json)
 
 
 @app.command()

@@ -88,8 +88,15 @@ async def end_session(
     "/reload",
     tags=["configuration"],
     response_model=Reloaded,
-    responses=problems(401, 403, 413, 503)
-    | {409: {"model": Reloaded, "description": "The configuration has problems; the one in force stays."}},
+    responses=shown(examples.RELOADED)
+    | problems(401, 403, 413, 503)
+    | {
+        409: {
+            "model": Reloaded,
+            "description": "The configuration has problems; the one in force stays.",
+            "content": {"application/json": {"example": examples.NOT_RELOADED}},
+        }
+    },
 )
 async def reload_configuration(request: Request, administrator: Administrator) -> Response:
     """Read the configuration file again, as SIGHUP does."""

@@ -20,6 +20,7 @@ from approvals.console import assets, frame, login, pages
 from approvals.identity.websessions import WebSessions
 
 if TYPE_CHECKING:
+    from approvals.gathering import Gatherer
     from approvals.identity.oidc import Oidc
     from approvals.ports import (
         AuditReader,
@@ -40,7 +41,7 @@ log = logging.getLogger("pgproxy.approvals")
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the API works with. The caller keeps `wakeups.run()` running and closes the pool after the API. Without a
-    judge no statement can be modified."""
+    judge no statement can be modified; without a gatherer no context is gathered when asked."""
 
     pool: Pool
     wakeups: Wakeups
@@ -55,6 +56,7 @@ class Services:
     explainer: PolicyExplainer | None = None
     web: WebOptions = field(default_factory=WebOptions)
     oidc: Oidc | None = None
+    gatherer: Gatherer | None = None
 
 
 def create_app(services: Services) -> FastAPI:

@@ -156,5 +156,41 @@ COMMENT: Any = {"question": {"value": {"text": "for whom?"}}}
 CLASSIFY: Any = {"export": {"value": {"sql": "COPY customers TO STDOUT", "database": "shop"}}}
 
 
+RELOADED: dict[str, Any] = {
+    "reloaded": True,
+    "changed": ["agents", "limits.parked"],
+    "needs_restart": ["workers"],
+    "problems": [],
+}
+
+NOT_RELOADED: dict[str, Any] = {
+    "reloaded": False,
+    "changed": [],
+    "needs_restart": [],
+    "problems": ["pgproxy.yaml:3: limts: unknown key; did you mean 'limits'?"],
+}
+
+ME: dict[str, Any] = {
+    "name": "bob@example.com",
+    "groups": ["dba"],
+    "roles": ["reviewer"],
+    "machine": False,
+    "via": "console",
+    "auth_time": "2026-11-21T10:25:01.000000Z",
+    "csrf_token": "3q2-7wEjRWeJq83vASNFZ4mrze8BI0VniavN7wEjRWc",
+}
+
+LOGIN: dict[str, Any] = {
+    "id": "l7rd0q2v9f5k3m1x",
+    "name": "bob@example.com",
+    "by": "oidc",
+    "address": "10.0.0.7",
+    "user_agent": "Mozilla/5.0",
+    "created_at": "2026-11-21T10:25:01.000000Z",
+    "last_seen_at": "2026-11-21T10:29:44.000000Z",
+    "expires_at": "2026-11-22T10:25:01.000000Z",
+}
+
+
 def page(item: dict[str, Any]) -> dict[str, Any]:
     return {"items": [item], "next": None}

@@ -192,3 +192,17 @@ async def comment_on_approval(
 ) -> Response:
     """Comment without deciding; at any time."""
     return Json(await decisions.add_comment(request.app.state.services.pool, approval_id, reviewer, body.text))
+
+
+@router.post(
+    "/{approval_id}/context",
+    response_model=Approval,
+    responses=shown(examples.APPROVAL) | problems(401, 403, 404, 413, 422, 503),
+)
+async def refresh_context(request: Request, _: Commenter, approval_id: ApprovalId) -> Response:
+    """Look again at what the statement would do and what its agent did before: `context.impact` and
+    `context.history`, as of now."""
+    gatherer = request.app.state.services.gatherer
+    if gatherer is None:
+        raise Unsupported("context is not gathered here")
+    return Json(await gatherer.refresh(approval_id))

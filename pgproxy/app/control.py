@@ -13,6 +13,7 @@ from approvals.api.certificates import Certificate
 from approvals.api.server import serve
 from approvals.api.stream import EventStream
 from approvals.errors import StoreUnavailable
+from approvals.gathering import Gatherer
 from approvals.lifecycle import run_expiry
 from approvals.outbox import EventRow, events_after, load_position, pending_count, save_position
 from approvals.wakeups import Wakeups
@@ -23,6 +24,7 @@ from pgproxy.app.address import bind
 from pgproxy.app.explaining import ApiExplainer
 from pgproxy.app.identity import oidc_of, web_options
 from pgproxy.app.judging import ApiClassifier, ApiJudge
+from pgproxy.app.looking import probe_of
 from pgproxy.app.terms import policy_of
 from pgproxy.app.worker import catalogs_of
 from pgproxy.audit.reader import StoreReader
@@ -58,11 +60,14 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
     catalogs = catalogs_of(settings, analysers)
     classifier = ApiClassifier(analysers, catalogs)
     policy = PolicyInForce(policy_of(settings))
+    trail = ApiAudit(StoreReader(pool))
+    probe = probe_of(settings)
+    gatherer = Gatherer(pool, trail, probe, node=node)
     services = Services(
         pool=pool,
         wakeups=wakeups,
         classifier=classifier,
-        audit=ApiAudit(StoreReader(pool)),
+        audit=trail,
         sessions=ApiSessions(channel),
         metrics=ApiMetrics(metrics),
         readiness=ApiReadiness(
@@ -74,6 +79,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         explainer=ApiExplainer(classifier, lambda: policy.current),
         web=web_options(settings),
         oidc=oidc_of(settings),
+        gatherer=gatherer,
     )
     app = create_app(services)
     _answer_calls(channel, app.state.stream, audit, policy)
@@ -89,6 +95,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
                 tasks.create_task(wakeups.run()),
                 tasks.create_task(run_expiry(pool)),
                 tasks.create_task(follow_approvals(pool, wakeups, audit, metrics)),
+                tasks.create_task(gatherer.run(wakeups)),
             ]
             if certificate is not None:
                 running.append(tasks.create_task(certificate.follow()))
@@ -105,6 +112,8 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
             for task in running:
                 task.cancel()
     finally:
+        if probe is not None:
+            await probe.close()
         if catalogs is not None:
             await catalogs.close()
         await analysers.close()
@@ -149,7 +158,8 @@ async def follow_approvals(pool: Pool, wakeups: Wakeups, audit: StoreWriter, met
                     position = await load_position(pool, _TRAIL)
                 events = await events_after(pool, position)
                 for event in events:
-                    await audit.append(entry_of(event))
+                    if event.kind != "context":  # found out by pgproxy itself; nobody did anything
+                        await audit.append(entry_of(event))
                     position = event.seq
                     await save_position(pool, _TRAIL, position)
                     if event.kind == "status":

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from approvals.api import Services, create_app, examples, serve
 from approvals.api.schemas import Approval, DecisionBody, GrantPage
 from approvals.decisions import decide
+from approvals.gathering import Gatherer
 from approvals.outbox import events_after
 from approvals.reviewers import ReviewerSpec
 from tests.approvals.conftest import ADMIN, ALICE, BOB, CAROL, DAVE, REQUEST, ROBOT, SHA, Store, request, reviewer
@@ -43,6 +44,7 @@ def app(store: Store, services: FakeServices) -> FastAPI:
             readiness=services.readiness,
             reloader=services.reloader,
             judge=services.judge,
+            gatherer=Gatherer(store.pool, services, None, node="n1"),
         )
     )
 
@@ -61,6 +63,7 @@ EVERY_ROUTE = [
     ("GET", "/v1/approvals/a00000000000000a/history"),
     ("POST", "/v1/approvals/a00000000000000a/decision"),
     ("POST", "/v1/approvals/a00000000000000a/comments"),
+    ("POST", "/v1/approvals/a00000000000000a/context"),
     ("GET", "/v1/grants"),
     ("DELETE", "/v1/grants/g1"),
     ("GET", "/v1/sessions"),
@@ -116,6 +119,9 @@ async def test_the_table_above_is_every_route_under_v1(app: FastAPI) -> None:
         (DAVE, "GET", "/v1/grants", 200),
         (DAVE, "POST", "/v1/approvals/a00000000000000a/decision", 403),
         (DAVE, "POST", "/v1/approvals/a00000000000000a/comments", 403),
+        (DAVE, "POST", "/v1/approvals/a00000000000000a/context", 403),
+        (BOB, "POST", "/v1/approvals/a00000000000000a/context", 404),
+        (BOB, "POST", "/v1/approvals/%00/context", 404),
         (DAVE, "GET", "/v1/sessions", 200),
         (DAVE, "DELETE", "/v1/sessions/s1", 403),
         (BOB, "GET", "/v1/sessions", 403),
@@ -398,6 +404,17 @@ async def test_a_store_that_is_gone_is_503(api: httpx.AsyncClient, store: Store)
         response = await api.get(path)
         assert response.status_code == 503
     assert (await api.get("/healthz")).status_code == 200
+
+
+async def test_context_is_gathered_when_asked(api: httpx.AsyncClient, store: Store) -> None:
+    opened = await store.gateway.open(request())
+    answer = await api.post(f"/v1/approvals/{opened.id}/context")
+    assert answer.status_code == 200, answer.text
+    context = answer.json()["context"]
+    assert context["impact"] == {"unavailable": "upstream.observer is not set"}
+    assert context["history"]["relations"][0]["relation"] == "customers"
+    await store.gateway.withdraw(opened.id, "left")
+    assert (await api.post(f"/v1/approvals/{opened.id}/context")).json()["status"] == "withdrawn"
 
 
 async def test_openapi_has_models_and_errors_for_every_operation(api: httpx.AsyncClient) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from approvals.api import Services, create_app, serve
 from approvals.api.examples import APPROVAL_ID
+from approvals.gathering import Gatherer
 from tests.approvals.conftest import CAROL, Store, request
 from tests.approvals.fakes import FakeServices
 
@@ -19,7 +20,9 @@ EXAMPLES = 4  # an operation and phase; a full run by hand is --max-examples 200
 async def test_the_api_does_what_its_document_says(store: Store, tmp_path: Path) -> None:
     fake = FakeServices()
     services = Services(
-        store.pool, store.wakeups, fake, fake, fake.sessions, fake, fake.readiness, fake.reloader, judge=fake.judge
+        *(store.pool, store.wakeups, fake, fake, fake.sessions, fake, fake.readiness, fake.reloader),
+        judge=fake.judge,
+        gatherer=Gatherer(store.pool, fake, None, node="n1"),
     )
     for status in ("open", "open", "withdrawn"):
         opened = await store.gateway.open(request(approver_groups=[]))

@@ -99,6 +99,9 @@ def _own(importer: str, imported: str) -> str | None:
         return "audit, analysis and store are below the shell"
     if is_in(importer, "pgproxy.net") and is_in(imported, "pgproxy.audit", "pgproxy.supervisor", "pgproxy.config"):
         return "net is given its parts by the composition root"
+    below_impact = ("pgproxy.impact", "pgproxy.dsn", "classifier")
+    if is_in(importer, "pgproxy.impact") and not is_in(imported, *below_impact):
+        return "impact knows the server and PostgreSQL's grammar"
     if is_in(imported, "classifier") and is_in(importer, "pgproxy.audit", "pgproxy.store", "pgproxy.supervisor"):
         return "these carry bytes and rows, not meaning"
     return None
@@ -144,6 +147,8 @@ def test_every_package_is_looked_at() -> None:
         ("pgproxy.net.new", "if TYPE_CHECKING:\n    import pgproxy.app", "pgproxy.app"),
         ("pgproxy.policy", "from pgproxy.session import gate", "pgproxy.session.gate"),
         ("pgproxy.audit.new", "from pgproxy.net import relay", "pgproxy.net.relay"),
+        ("pgproxy.impact.new", "from pgproxy.session import gate", "pgproxy.session.gate"),
+        ("pgproxy.impact.new", "from pgproxy.config import Settings", "pgproxy.config"),
     ],
 )
 def test_rules_catch_what_they_are_for(importer: str, text: str, imported: str) -> None:

@@ -72,7 +72,7 @@ async def facts(p: Proxy, **options: Any) -> tuple[bool, dict[str, Any] | None]:
     def run() -> bool:
         with libpq(p, **options) as connection:
             assert connection.execute("select 7").fetchone() == (7,)
-            seen.extend(p.listener.sessions())
+            seen.extend(p.sessions())
             return bool(connection.pgconn.ssl_in_use)
 
     seen: list[dict[str, Any]] = []
@@ -211,7 +211,7 @@ async def test_plaintext_behind_an_ssl_request_is_refused(server: EmbeddedServer
         refused = await client.fatal()
         assert refused["C"] == "08P01" and "unencrypted data" in refused["M"]
         await client.close()
-        assert not p.listener.sessions() and not p.trail.entries
+        assert not p.sessions() and not p.trail.entries
 
 
 @both_loops
@@ -224,7 +224,7 @@ async def test_plaintext_behind_the_answer_is_no_tls(server: EmbeddedServer, pai
         client.send(HELLO)
         assert all(kind != tags.AUTHENTICATION for kind, _ in await client.until_closed())
         await client.close()
-        assert not p.listener.sessions() and not p.trail.entries
+        assert not p.sessions() and not p.trail.entries
 
 
 # direct negotiation
