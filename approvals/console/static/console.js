@@ -52,7 +52,7 @@ if (theme) {
 }
 
 // The browser's EventSource comes back by itself, with the id of the last event it saw; what it gives up on (a login
-// that is over, a server that is not there) is tried again here, and the page is then read anew.
+// that is over, a server that is not there) is tried again here. With each connection the page is read anew.
 export const follow = (onChange, onBack) => {
   const live = document.getElementById("live");
   const say = (state, text) => {
@@ -61,19 +61,16 @@ export const follow = (onChange, onBack) => {
     live.textContent = text;
   };
   let wait = 1000;
-  let wasLost = false;
   const open = () => {
     const source = new EventSource("/v1/approvals/events");
     source.addEventListener("open", () => {
       wait = 1000;
       say("on", "live");
-      if (wasLost) onBack();
-      wasLost = false;
+      onBack(); // what happened between the page's rendering, or the loss, and now
     });
     source.addEventListener("approval", (event) => onChange(JSON.parse(event.data)));
     source.addEventListener("error", () => {
       say("lost", "connection lost, trying again…");
-      wasLost = true;
       if (source.readyState !== EventSource.CLOSED) return;
       setTimeout(open, wait);
       wait = Math.min(wait * 2, 30000);
