@@ -5,6 +5,7 @@
 # make conformance  PostgreSQL's own regression suite as the classifier's oracle (Debian, root, some minutes)
 # make clients  node-postgres, JDBC, libpq_pipeline, pg_dump and pg_restore, directly and through pgproxy (Debian, root;
 #             installs them, some minutes)
+# make browser  the console in Debian's chromium before a real run (Debian, root; SHOTS=DIR keeps screenshots)
 # make fuzz MESSAGES=N SEED=N  mutated conversations, sans I/O and over sockets: nothing leaks, hangs or stays behind
 # make suites SUITES=DIR  real client suites directly, in observe and in enforce, compared (DIR: after its setup.sh)
 # make clean  removes what these made; never the data (pgproxy-data)
@@ -34,7 +35,7 @@ DEMO := $(if $(wildcard $(VENV)/.installed-test),$(VENV)/.installed-test,$(VENV)
 # would make a cluster and start it; the tests make their own.
 TLS_SERVER := $(if $(wildcard /usr/lib/postgresql/*/bin/postgres),,debian-server)
 
-.PHONY: debian-server demo test bench conformance clients fuzz suites clean
+.PHONY: debian-server demo test bench conformance clients browser fuzz suites clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -74,6 +75,10 @@ clients: $(VENV)/.installed-test
 	  npm install --silent --prefix "$$scratch" pg pg-cursor && \
 	  tests/clients/libpq_pipeline.sh "$$scratch/pipeline" && \
 	  CLIENTS_NODE_PATH="$$scratch/node_modules" CLIENTS_LIBPQ_PIPELINE="$$scratch/pipeline/libpq_pipeline" $(BIN)/python -m pytest -o addopts=--strict-markers $(PYTEST_OPTIONS) tests/clients
+
+browser: $(VENV)/.installed-test
+	command -v chromium >/dev/null || $(APT) --no-install-recommends chromium fonts-dejavu-core
+	$(BIN)/python -m pytest -o addopts=--strict-markers $(PYTEST_OPTIONS) $(if $(SHOTS),--shots=$(SHOTS)) tests/browser
 
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m tests.fuzz --messages $(MESSAGES) --seed $(SEED)

@@ -29,11 +29,12 @@ log = logging.getLogger("pgproxy.approvals")
 
 Decision = Literal["approve", "deny", "modify"]
 
-_LOCK = """
+_LOOK = """
 SELECT status, expires_at <= clock_timestamp() AS is_due, requester, requirements, channels, revision, sha256,
     classification, grant_key, retry_binding, original, budget IS NOT NULL AS is_running
-FROM approvals.requests WHERE id = $1 FOR UPDATE
+FROM approvals.requests WHERE id = $1
 """
+_LOCK = f"{_LOOK} FOR UPDATE"
 
 _VOTES = """
 SELECT reviewer, reviewer_key, decision, revision, person_keys AS keys, groups, counts, terms
@@ -114,6 +115,46 @@ async def decide(
     assert result is not None
     log.info("approval vote approval=%s decision=%s via=%s status=%s", approval_id, decision, via, result["status"])
     return result
+
+
+async def obstacles(
+    pool: Pool, approval_id: str, reviewer: Reviewer, via: str, *, can_judge: bool = True
+) -> dict[Decision, str | None]:
+    """For each decision why this person cannot take it now, in a sentence; None where they can. For showing what there
+    is to choose: `decide` asks all of it again.
+
+    Raises:
+        NotFound, StoreUnavailable
+    """
+    if not is_id(approval_id):
+        raise NotFound("no such approval")
+    async with store_connection(pool) as connection:
+        row = await connection.fetchrow(_LOOK, approval_id)
+        if row is None:
+            raise NotFound("no such approval")
+        try:
+            keys = await _check(connection, row, reviewer, via)
+            if row["status"] != Status.PENDING:
+                raise Conflict(f"the approval is {row['status']}, no longer pending")
+            if row["is_due"]:
+                raise Conflict("the approval has expired")
+        except ApprovalError as error:
+            return dict.fromkeys(("approve", "deny", "modify"), str(error))
+        votes = await connection.fetch(_VOTES, approval_id, row["revision"])
+    found: dict[Decision, str | None] = {"approve": None, "deny": None, "modify": None}
+    if any(keys.intersection(vote["keys"]) for vote in votes):
+        found["approve"] = found["deny"] = "you have already voted on this approval"
+    else:
+        try:
+            requirements = requests.requirements_from_json(row["requirements"])
+            _check_is_needed(requirements, _approvers(votes), reviewer)
+        except Forbidden as error:
+            found["approve"] = str(error)
+    if row["is_running"]:
+        found["modify"] = "the statement is already running: its result can be approved or denied, not modified"
+    elif not can_judge:
+        found["modify"] = "nobody is there to judge another statement"
+    return found
 
 
 async def _prepare(

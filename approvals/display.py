@@ -22,7 +22,8 @@ MAX_COMPARED_LINES = 4000
 """Of both texts together: comparing takes the square of it."""
 
 
-def _is_shown(char: str) -> bool:
+def is_shown(char: str) -> bool:
+    """Whether a character shows as itself, and leaves its neighbours where they are."""
     if " " <= char <= "~":
         return True
     if char in (_OPEN, _CLOSE) or ord(char) in _INVISIBLE:
@@ -36,8 +37,7 @@ def escape(text: str, *, multiline: bool = False) -> str:
     looks like an escape is one. Line ends stay line ends only with `multiline`; tabs become `⟦U+0009⟧`
     either way."""
     return "".join(
-        char if _is_shown(char) or (multiline and char == "\n") else f"{_OPEN}U+{ord(char):04X}{_CLOSE}"
-        for char in text
+        char if is_shown(char) or (multiline and char == "\n") else f"{_OPEN}U+{ord(char):04X}{_CLOSE}" for char in text
     )
 
 

@@ -45,6 +45,22 @@ class PolicyJudge(Protocol):
         ...
 
 
+class PolicyExplainer(Protocol):
+    async def describe(self) -> dict[str, Any]:
+        """The policy in force: `version`, `mode`, `approval_timeout_s`, `tags`, and `rules` in their order, each with
+        `name`, `decision`, `match`, `asks`, `budgets`."""
+        ...
+
+    async def explain(self, sql: str, who: dict[str, str | None]) -> dict[str, Any]:
+        """What it would say to `sql` of `who` (`agent`, `owner`, `db_user`, `database`, `client_addr`, `reason`,
+        `ticket`): `decision`, `risk`, and `actions`, each with the `rule` that decided it and those `passed_over`.
+
+        Raises:
+            ValueError: not statements that can be understood; the message is shown.
+        """
+        ...
+
+
 class ImpactProbe(Protocol):
     async def probe(self, approval: dict[str, Any]) -> dict[str, Any]:
         """What an approval's statement would do where it would run: the value of `context.impact`. It takes a few
@@ -64,12 +80,17 @@ class AuditReader(Protocol):
         q: str | None,
         limit: int,
         cursor: str | None,
+        session_id: str | None = None,
     ) -> dict[str, Any]:
         """`{"items": […], "next": cursor or None}`, newest first; texts never hold a NUL.
 
         Raises:
             ValueError: a cursor that is not one; the message is shown.
         """
+        ...
+
+    async def count_by_class(self, since: datetime, step_s: float) -> list[tuple[datetime, str, int]]:
+        """Statements of each class from `since` on, in steps of that length: its beginning, class, number."""
         ...
 
 

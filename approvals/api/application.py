@@ -16,14 +16,23 @@ from approvals.api.authentication import Authentication, Authenticator
 from approvals.api.responses import BodyLimit, handle_errors
 from approvals.api.stream import EventStream
 from approvals.api.web import WebGuard, WebOptions, origin_of
-from approvals.console import assets, login
+from approvals.console import assets, frame, login, pages
 from approvals.identity.websessions import WebSessions
 
 if TYPE_CHECKING:
     from approvals.gathering import Gatherer
     from approvals.identity.oidc import Oidc
     from approvals.notify.ports import SlackEndpoint, TeamsEndpoint
-    from approvals.ports import AuditReader, Classifier, MetricsText, PolicyJudge, Readiness, Reloader, SessionDirectory
+    from approvals.ports import (
+        AuditReader,
+        Classifier,
+        MetricsText,
+        PolicyExplainer,
+        PolicyJudge,
+        Readiness,
+        Reloader,
+        SessionDirectory,
+    )
     from approvals.store import Pool
     from approvals.wakeups import Wakeups
 
@@ -45,6 +54,7 @@ class Services:
     reloader: Reloader
     version: str = "0.1.0"
     judge: PolicyJudge | None = None
+    explainer: PolicyExplainer | None = None
     web: WebOptions = field(default_factory=WebOptions)
     oidc: Oidc | None = None
     slack: SlackEndpoint | None = None
@@ -92,9 +102,11 @@ def create_app(services: Services) -> FastAPI:
         idle_s=services.web.idle_s,
         absolute_s=services.web.absolute_s,
     )
-    for module in (reviewing, administration, notifications, insight, people, probes, integrations, login, assets):
+    own = (reviewing, administration, notifications, insight, people, probes, integrations, login, assets)
+    for module in (*pages.MODULES, *own):
         app.include_router(module.router)
     handle_errors(app)
+    frame.handle_page_errors(app)
     login.prepare(app)
     authenticator = Authenticator(services.pool, app.state.web_sessions, services.web, oidc)
     app.add_middleware(BodyLimit)

@@ -74,6 +74,17 @@ def _answer(model: type[BaseModel], description: str, example: Any) -> dict[str,
     return {"model": model, "description": description, "content": {"application/json": {"example": example}}}
 
 
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Any error as the API answers it."""
+    if isinstance(error, ApprovalError):
+        return await _approval_error(request, error)
+    if isinstance(error, RequestValidationError):
+        return await _invalid_request(request, error)
+    if isinstance(error, HTTPException):
+        return await _http_exception(request, error)
+    return await _unexpected(request, error)
+
+
 def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(ApprovalError, _approval_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)

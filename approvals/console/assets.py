@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -23,6 +25,8 @@ _TYPES = {
     "webmanifest": "application/manifest+json",
 }
 
+_IMPORT = re.compile(rb'from "\./([a-z]+\.js)"')
+
 
 @dataclass(frozen=True, slots=True)
 class Asset:
@@ -34,13 +38,26 @@ class Asset:
 @cache
 def assets() -> dict[str, Asset]:
     """Every file of the folder, by name. What has no type known here is not served."""
-    found = {}
-    for entry in (files("approvals.console") / "static").iterdir():
-        media_type = _TYPES.get(entry.name.rpartition(".")[2])
-        if media_type is not None and entry.is_file():
-            content = entry.read_bytes()
-            found[entry.name] = Asset(content, media_type, hashlib.sha256(content).hexdigest()[:16])
+    found: dict[str, Asset] = {}
+    contents = {entry.name: entry.read_bytes() for entry in (files("approvals.console") / "static").iterdir()}
+
+    def add(name: str) -> Asset:
+        if name not in found:
+            media_type = _TYPES[name.rpartition(".")[2]]
+            # A module names another by its file; what it is served under changes with what it holds.
+            content = _IMPORT.sub(lambda match: _imported(match, add), contents[name])
+            found[name] = Asset(content, media_type, hashlib.sha256(content).hexdigest()[:16])
+        return found[name]
+
+    for name in contents:
+        if name.rpartition(".")[2] in _TYPES:
+            add(name)
     return found
+
+
+def _imported(match: re.Match[bytes], add: Callable[[str], Asset]) -> bytes:
+    name = match[1].decode()
+    return f'from "/static/{add(name).digest}/{name}"'.encode()
 
 
 def asset_url(name: str) -> str:

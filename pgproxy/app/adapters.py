@@ -109,6 +109,7 @@ class ApiAudit:
         q: str | None,
         limit: int,
         cursor: str | None,
+        session_id: str | None = None,
     ) -> dict[str, Any]:
         return await self._reader.search(
             since=since,
@@ -119,7 +120,11 @@ class ApiAudit:
             q=q,
             limit=limit,
             cursor=cursor,
+            session_id=session_id,
         )
+
+    async def count_by_class(self, since: datetime, step_s: float) -> list[tuple[datetime, str, int]]:
+        return await self._reader.count_by_class(since, step_s)
 
 
 class ApiSessions:

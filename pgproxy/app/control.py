@@ -21,6 +21,7 @@ from pgproxy import __version__, log
 from pgproxy.analysis.pool import AnalyserPool
 from pgproxy.app.adapters import ApiAudit, ApiMetrics, ApiReadiness, ApiReloader, ApiSessions
 from pgproxy.app.address import bind
+from pgproxy.app.explaining import ApiExplainer
 from pgproxy.app.identity import oidc_of, web_options
 from pgproxy.app.judging import ApiClassifier, ApiJudge
 from pgproxy.app.looking import probe_of
@@ -77,6 +78,7 @@ async def run(settings: Settings, channel: Channel, *, node: str) -> None:
         reloader=ApiReloader(channel),
         version=__version__,
         judge=ApiJudge(classifier, lambda: policy.current),
+        explainer=ApiExplainer(classifier, lambda: policy.current),
         web=web_options(settings),
         oidc=oidc_of(settings),
         slack=notifying.slack,

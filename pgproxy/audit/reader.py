@@ -14,7 +14,7 @@ outcome's decision is `blocked`, so is its statement's, whatever was recorded be
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pgproxy.audit import encoding, filters
@@ -47,6 +47,12 @@ LEFT JOIN LATERAL (
     WHERE o.kind = 'outcome' AND o.statement_id = e.statement_id ORDER BY o.time, o.seq LIMIT 1
 ) o ON e.kind = 'statement' AND o.time <= e.time + interval '5 s'
 WHERE e.seq = ANY ($1) ORDER BY e.time DESC, e.seq DESC
+"""
+
+_BY_CLASS = """
+SELECT date_bin($2::interval, e.time, $1) AS at, class, count(*) AS number
+FROM audit.entries e CROSS JOIN LATERAL unnest(e.classes) AS class
+WHERE e.kind = 'statement' AND e.time >= $1 GROUP BY at, class ORDER BY at, class
 """
 
 
@@ -101,6 +107,11 @@ class StoreReader:
             "items": [_entry(row) for row in rows],
             "next": None if last is None else filters.make_cursor(last["time"], last["seq"]),
         }
+
+    async def count_by_class(self, since: datetime, step_s: float) -> list[tuple[datetime, str, int]]:
+        """Statements of each class from `since` on, in steps of that length: its beginning, class, number."""
+        rows = await self._pool.fetch(_BY_CLASS, since, timedelta(seconds=step_s))
+        return [(row["at"], row["class"], row["number"]) for row in rows]
 
 
 def _how_many(sizes_bytes: list[int]) -> int:

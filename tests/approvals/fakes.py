@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from approvals.model import Requirement
@@ -57,6 +58,9 @@ class FakeServices:
         self.readiness = FakeReadiness()
         self.reloader = FakeReloader()
         self.judge = FakeJudge()
+        self.explainer = FakeExplainer()
+        self.entries: list[dict[str, Any]] = []
+        self.counts: list[tuple[datetime, str, int]] = []
 
     async def classify(self, sql: str, database: str | None = None) -> dict[str, Any]:
         if self.refuse is not None:
@@ -68,7 +72,10 @@ class FakeServices:
         if filters["cursor"] == "bad":
             raise ValueError("not a cursor")
         self.searched.append(filters)
-        return {"items": [], "next": None}
+        return {"items": self.entries, "next": None}
+
+    async def count_by_class(self, since: datetime, step_s: float) -> list[tuple[datetime, str, int]]:
+        return [(since + timedelta(seconds=step_s), class_, number) for _, class_, number in self.counts]
 
     def render(self) -> tuple[bytes, str]:
         return b"pgproxy_sessions_total 1\n", "text/plain; version=1.0.0"
@@ -118,3 +125,54 @@ class FakeJudge:
         if self.refuse is not None:
             raise ValueError(self.refuse)
         return self.verdict
+
+
+class FakeExplainer:
+    """A policy of one rule; remembers whom it was asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, str | None]]] = []
+        self.refuse: str | None = None
+        self.rules: list[dict[str, Any]] = [
+            {
+                "name": "exports",
+                "decision": "approve",
+                "match": {"classes": ["export"]},
+                "asks": {"groups": ["dba"], "count": 2},
+                "budgets": [],
+            }
+        ]
+
+    async def describe(self) -> dict[str, Any]:
+        return {
+            "version": "p1",
+            "mode": "enforce",
+            "replication": "deny",
+            "approval_timeout_s": 600.0,
+            "rules": self.rules,
+            "tags": {"pii": ["customers.email"]},
+        }
+
+    async def explain(self, sql: str, who: dict[str, str | None]) -> dict[str, Any]:
+        if self.refuse is not None:
+            raise ValueError(self.refuse)
+        self.asked.append((sql, who))
+        return {
+            "policy_version": "p1",
+            "risk": "high",
+            "decision": {"decision": "approve", "rule": "exports", "message": None, "requirements": []},
+            "actions": [
+                {
+                    "statement": 0,
+                    "kind": "CopyStmt",
+                    "class": "export",
+                    "verb": "copy_to_stdout",
+                    "object": "customers",
+                    "tags": [],
+                    "rule": "exports",
+                    "decision": "approve",
+                    "met": "yes",
+                    "passed_over": [{"rule": "nights", "key": "hours", "met": "no", "effect": "none"}],
+                }
+            ],
+        }

@@ -55,6 +55,16 @@ async def test_an_entry_has_every_field_of_the_contract(
     assert item["time"] == "2026-03-01T12:00:00.000000Z"
 
 
+async def test_statements_are_counted_by_class_in_steps(
+    trail: StoreReader, writer: StoreWriter, statement: Statement
+) -> None:
+    for number, (at_s, classes) in enumerate([(-1, ["read"]), (0, ["read"]), (59, ["read", "export"]), (60, ["read"])]):
+        await writer.append({**statement(number, at_s=at_s), "classes": classes})
+    await writer.append(outcome(statement(1, at_s=0), at_s=1, command_tag="SELECT 1"))
+    minute = START + timedelta(minutes=1)
+    assert await trail.count_by_class(START, 60) == [(START, "export", 1), (START, "read", 2), (minute, "read", 1)]
+
+
 async def test_newest_comes_first_by_time_not_arrival(
     trail: StoreReader, writer: StoreWriter, statement: Statement
 ) -> None:
