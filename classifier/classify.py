@@ -9,7 +9,7 @@ from classifier import grammar, lexer, meaning
 from classifier.bodies import Bodies
 from classifier.catalog import Catalog, CatalogSnapshot, settled_path
 from classifier.effects import EFFECTS
-from classifier.model import Action, ActionClass, Classification, Environment, Risk, Statement
+from classifier.model import ANY_PATH, Action, ActionClass, Classification, Environment, Risk, Statement
 from classifier.risk import assess, is_privileged
 from classifier.utility import UTILITY
 from classifier.walk import Handler, Knowledge, Surroundings, Walk, surroundings
@@ -22,8 +22,6 @@ _DEFAULT: Final = Environment()
 _CONSTANT_FREE: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 _OPENS_ONLY: Final = frozenset({"TRANS_STMT_BEGIN", "TRANS_STMT_START", "TRANS_STMT_SAVEPOINT"})
 _MOVES_NAMES: Final = frozenset({"search_path", "role", "session_authorization", "*"})
-# Under which no unqualified name is PostgreSQL's own for certain.
-_ANY_PATH: Final = ("", "pg_catalog")
 _DEFINING: Final = frozenset(
     {
         ActionClass.DDL,
@@ -142,7 +140,7 @@ def _classify(sql: str | bytes, environment: Environment, knowledge: Knowledge |
 
 def _behind(item: grammar.Parsed, walk: Walk, environment: Environment) -> Environment:
     """For the statements behind this one: the server looks their names up when it comes to them."""
-    path: tuple[str, ...] | None = _ANY_PATH  # set_config(), what calls it, and COMMIT, which may bring any back
+    path: tuple[str, ...] | None = ANY_PATH  # set_config(), what calls it, and COMMIT, which may bring any back
     if item.kind in ("VariableSetStmt", "DiscardStmt"):
         path = settled_path(walk.new_path, environment.role)  # None for the session's own
     elif item.kind == "TransactionStmt":

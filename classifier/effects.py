@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from classifier import relations, settings
 from classifier.functions import EXACT, Effect
-from classifier.model import ActionClass
+from classifier.model import SHADOWING_PATH, ActionClass
 from classifier.restriction import is_restricting, reads_whole_target, scope_of
 from classifier.touched import written
 from classifier.walk import Handler, Tree, Walk, strings
@@ -243,12 +243,15 @@ def _set_config(walk: Walk, arguments: list[Tree], is_variadic: bool) -> None:
             values[("setting_name", "new_value", "is_local")[position]] = item
     name = constant(values.get("setting_name"))
     if name is None or is_variadic:
-        walk.settings["*"] = None
+        walk.settings["*"] = walk.settings[SHADOWING_PATH] = None
         walk.add(C.SESSION, "set_config", None, "changes a setting whose name is not a plain constant")
         return
     name = name.lower()
     walk.settings[name] = None
-    walk.effect(settings.judge(name, constant(values.get("new_value"))), name)
+    value = constant(values.get("new_value"))
+    if name == "search_path" and (value is None or not settings.is_system_first(value)):
+        walk.settings[SHADOWING_PATH] = None
+    walk.effect(settings.judge(name, value), name)
 
 
 def _operator(walk: Walk, names: list[str]) -> None:

@@ -30,6 +30,12 @@ class ActionClass(StrEnum):
 UNPRIVILEGED = frozenset({ActionClass.READ, ActionClass.WRITE, ActionClass.IMPORT, ActionClass.TRANSACTION})
 
 
+# A search_path that is not known, and may have pg_catalog behind other schemas: no name in it is surely anybody's.
+ANY_PATH = ("", "pg_catalog")
+# Among `Statement.settings`: the search_path it sets may be of that kind.
+SHADOWING_PATH = "search_path?"
+
+
 class Risk(StrEnum):
     LOW = "low"
     MEDIUM = "medium"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from classifier.catalog import split_path
 from classifier.data import builtins
 from classifier.functions import Effect
 from classifier.model import ActionClass
@@ -88,6 +89,10 @@ def judge(name: str, value: str | None) -> Effect | None:
         if _plain_encoding(value) in ENCODINGS:
             return None
         return Effect(ActionClass.SESSION, HIDES_QUOTES, "changes to an encoding in which a character can hide a quote")
+    if name == "search_path" and value is not None and not is_system_first(value):
+        return Effect(
+            ActionClass.SESSION, "set_guard", "puts pg_catalog behind other schemas, whose functions then hide its own"
+        )
     if "." in name:
         return _session() if name.startswith(_GUARDED_EXTENSIONS) else None
     if name in _USER or name in _SPECIAL or name in HARMLESS_SUPERUSER:
@@ -96,6 +101,13 @@ def judge(name: str, value: str | None) -> Effect | None:
         return _session()
     detail = f"{name[:63]} is not a setting this classifier knows"
     return Effect(ActionClass.UNKNOWN, "unknown_setting", detail)
+
+
+def is_system_first(search_path: str) -> bool:
+    """Whether pg_catalog is looked in before all other schemas: the path names it first, or not at all ("The System
+    Catalog Schema")."""
+    path = split_path(search_path)
+    return path is not None and "pg_catalog" not in path[1:]
 
 
 def _plain_encoding(value: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from classifier import settings
 from classifier.effects import constant, is_temporary
-from classifier.model import ActionClass
+from classifier.model import SHADOWING_PATH, ActionClass
 from classifier.statements import STATEMENTS, object_word
 from classifier.walk import Handler, Tree, Walk, strings
 
@@ -130,6 +130,9 @@ def _set(walk: Walk, tree: Tree) -> tuple[str, ...] | None:
             value = ", ".join(v for v in values if v is not None)
             if name == "search_path":
                 walk.new_path = tuple(v for v in values if v is not None)
+                value = ", ".join('"' + schema.replace('"', '""') + '"' for schema in walk.new_path)  # each is one name
+                if not settings.is_system_first(value):
+                    walk.settings[SHADOWING_PATH] = None
     elif kind == "VAR_RESET":
         walk.set_tag("RESET")
     effect = settings.judge(name, value)

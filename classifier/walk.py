@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from classifier import functions, relations
 from classifier.functions import Effect
-from classifier.model import Action, ActionClass, Classification, Environment, Statement
+from classifier.model import SHADOWING_PATH, Action, ActionClass, Classification, Environment, Statement
 from classifier.nodes import NODES
 from classifier.risk import assess, is_privileged
 from classifier.statements import ALSO, STATEMENTS
@@ -288,7 +288,7 @@ class Walk:
             prepared=prepared,
             executes=tuple(self.executes),
             deallocates=self.deallocates,
-            settings=("*",) if "*" in self.settings else tuple(self.settings),
+            settings=tuple(n for n in self.settings if n in ("*", SHADOWING_PATH) or "*" not in self.settings),
             cursor=self.cursor,
             cursor_holds=self.cursor_holds,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from classifier.model import Environment
+from classifier.model import ANY_PATH, SHADOWING_PATH, Environment
 
 # Server encodings all of whose multi-byte sequences keep ASCII bytes for ASCII characters, as Python codecs. Not here,
 # and refused: SJIS, BIG5, GBK, UHC, GB18030, JOHAB, whose trailing bytes can be a quote or a backslash.
@@ -110,6 +110,9 @@ class Settings:
         self._search_path: tuple[str, ...] | None = None
         self._reported_search_path: tuple[str, ...] | None = None
         self._uncertain: set[str] = set()
+        # A statement of this session may have put pg_catalog behind other schemas, and the server has not said since
+        # where names are looked for (before 18 it never does).
+        self._may_be_shadowed = False
         self._environment: Environment | None = None
         self.touched_in_transaction = False
         # What a cursor, or a portal that FETCH can name, changes when it is fetched from; for the session's rest.
@@ -153,12 +156,18 @@ class Settings:
                 database=self._database,
                 server_version=self._server_version,
                 standard_conforming_strings=self._conforming and "standard_conforming_strings" not in self._uncertain,
-                search_path=None if "search_path" in self._uncertain else self._reported_search_path,
+                search_path=self._path,
                 role=self._role,
                 catalog_version=state[0],
                 catalog_changed=state[1] or self._catalog_touched,
             )
         return self._environment
+
+    @property
+    def _path(self) -> tuple[str, ...] | None:
+        if "search_path" not in self._uncertain and self._reported_search_path is not None:
+            return self._reported_search_path
+        return ANY_PATH if self._may_be_shadowed else None
 
     def reported(self, name: str, value: str) -> None:
         """ParameterStatus."""
@@ -174,6 +183,7 @@ class Settings:
                 self._server_version = version_number(value)
             case "search_path":
                 self._reported_search_path = split_search_path(value)
+                self._may_be_shadowed = False
             case _:
                 return
         self._uncertain.discard(name)
@@ -181,6 +191,7 @@ class Settings:
 
     def may_have_changed(self, names: tuple[str, ...]) -> None:
         """A statement that can change these ran; until the next ReadyForQuery they are unknown."""
+        self._may_be_shadowed = self._may_be_shadowed or SHADOWING_PATH in names
         if "*" in names:
             self._role = None
             names = ("client_encoding", "standard_conforming_strings", "search_path")
@@ -192,7 +203,7 @@ class Settings:
 
     def cursor_over(self, names: tuple[str, ...]) -> None:
         """A cursor is about to be made over a query that can change these."""
-        meaningful = set(names) & MEANINGFUL
+        meaningful = set(names) & (MEANINGFUL | {SHADOWING_PATH})
         if meaningful:
             self.cursors_may_change = tuple(sorted(meaningful.union(self.cursors_may_change)))
 

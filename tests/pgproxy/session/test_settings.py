@@ -5,6 +5,8 @@ import contextlib
 
 import pytest
 
+from classifier import classify
+from classifier.model import Environment
 from classifier.settings import ENCODINGS
 from pgproxy.session.settings import CODECS, Settings, codec_of, split_search_path, version_number
 from tests.pgproxy.session.playbook import settings
@@ -81,3 +83,47 @@ def test_what_may_have_changed_is_unknown_until_the_server_is_ready() -> None:
 def test_names_are_exact_only_between_utf8_and_utf8(client: str, server: str, exact: bool) -> None:
     assert settings(client, server).names_are_exact is exact
     assert not Settings("db").names_are_exact
+
+
+def path_after(text: str, *, reported: str | None = None) -> tuple[str, ...] | None:
+    """As the next statement is judged, before a server that says a search_path only where `reported` is given."""
+    followed = Settings("shop")
+    for statement in classify(text).statements:
+        followed.may_have_changed(statement.settings)
+    if reported is not None:
+        followed.reported("search_path", reported)
+    followed.ready(idle=True)
+    return followed.environment.search_path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SET search_path = evil, pg_catalog",
+        "SELECT set_config('search_path', $1, false)",
+        "SELECT set_config('search_path', 'evil,' || 'pg_catalog', false)",
+        "SELECT set_config($1, $2, false)",
+        "SELECT set_config('search_path', 'evil', false), set_config('search_path', lower('EVIL, PG_CATALOG'), false)",
+    ],
+)
+def test_builtins_are_nobodys_for_certain_behind_a_path_that_may_hide_them(text: str) -> None:
+    """A server before 18 never says what the path is: this holds for the session's rest."""
+    path = path_after(text)
+    assert path is not None and path != path_after("SELECT 1")
+    assert classify("SELECT now()", Environment(search_path=path)).privileged
+    assert path_after(text, reported="pg_catalog, public") == ("pg_catalog", "public")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SET search_path = shop, public",
+        "SET search_path = pg_catalog, shop",
+        "SELECT set_config('search_path', '', false)",
+        "RESET ALL",
+        "DISCARD ALL",
+        "RESET search_path",
+    ],
+)
+def test_builtins_stay_postgresqls_own_behind_any_other_path(text: str) -> None:
+    assert not classify("SELECT now()", Environment(search_path=path_after(text))).privileged
