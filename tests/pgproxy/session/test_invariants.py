@@ -227,7 +227,7 @@ def test_an_approved_rest_is_the_servers_own_answer(messages: list[bytes], seed:
         assert alike(world.seen()) == alike(messages_of(expected))
         assert world.server.ran == direct.ran
         # The approval of a portal lasts as long as the portal, and that as long as its transaction.
-        in_transaction = world.session.transaction_status == "T"
+        in_transaction = world.session.transaction_status != "I"
         assert set(world.status.values()) <= {"executed", "failed"} | ({"executing"} if in_transaction else set())
     elif not direct.alive:
         assert world.closed
