@@ -87,7 +87,7 @@ class Gateway:
         self.instance = instance
         self._timeout_s = timeout_s
         self._patience_s = patience_s
-        self._max_open_per_agent = max_open_per_agent
+        self.max_open_per_agent = max_open_per_agent
         self._abandoned: dict[str, bool] = {}  # id → whether it may be executing, by a claim in doubt
         self._unfinished: dict[str, tuple[Status, dict[str, Any]]] = {}
 
@@ -131,7 +131,7 @@ class Gateway:
             )
             await grants.vote_by_grant(connection, approval_id, grant["id"], created_at)
             return Opened(approval_id, expires_at, Status.APPROVED.value)
-        limit = self._max_open_per_agent
+        limit = self.max_open_per_agent
         if limit and await connection.fetchval(_OPEN, agent) >= limit:
             raise LimitReached("the agent has too many open requests")
         _, expires_at = await requests.insert(connection, approval_id, request, self.node, instance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from approvals.gateway import Gateway
 from approvals.wakeups import Wakeups
 from pgproxy import log
 from pgproxy.app.terms import terms_of
@@ -23,12 +24,19 @@ class InForce:
     """The settings this worker runs by, and how others take their place."""
 
     def __init__(
-        self, settings: Settings, listener: Listener, upstream: Upstream, parking: Parking, mock_key: bytes
+        self,
+        settings: Settings,
+        listener: Listener,
+        upstream: Upstream,
+        parking: Parking,
+        gateway: Gateway,
+        mock_key: bytes,
     ) -> None:
         self.settings = settings
         self._listener = listener
         self._upstream = upstream
         self._parking = parking
+        self._gateway = gateway
         self._mock_key = mock_key
 
     async def replace(self, settings: Settings) -> None:
@@ -42,6 +50,7 @@ class InForce:
         self.settings = settings
         log.set_level(settings.log_level)
         self._parking.limit, self._parking.per_agent = settings.limits.parked, settings.limits.parked_per_agent
+        self._gateway.max_open_per_agent = settings.limits.open_per_agent
         self._listener.reconfigure(terms)
         _log.info("running by the new configuration")
 

@@ -51,6 +51,7 @@ def access_of(settings: Settings, mock_key: bytes) -> Access:
             mode,
             None,
             owners=owners,
+            databases={agent.name: agent.databases for agent in settings.agents if agent.databases},
             default_owner=settings.auth.default_owner,
             tls=tls,
             certificates=certificates,

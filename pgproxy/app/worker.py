@@ -65,7 +65,7 @@ async def run(settings: Settings, channel: Channel, *, node: str, instance: str,
     )
     hours = SharedHours(services.hourly, channel, instance)
     listener = Listener(services, terms, classify_setting, ForeignCancels(channel).send)
-    in_force = InForce(settings, listener, services.upstream, parking, mock_key)
+    in_force = InForce(settings, listener, services.upstream, parking, gateway, mock_key)
     answer_calls(channel, in_force, listener, audit, wakeups, catalogs)
     try:
         await analysers.start()

@@ -49,6 +49,7 @@ class Access:
     authenticator: auth.AgentAuthenticator | None
     accounts: dict[str, AgentAccount] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    databases: dict[str, tuple[str, ...]] = field(default_factory=dict)  # passthrough: what an agent may connect to
     default_owner: str | None = None
     tls: ServerTls | None = None
     certificates: dict[str, CertificateName] = field(default_factory=dict)
@@ -57,13 +58,16 @@ class Access:
     def objection(self, started: Started) -> str | None:
         """Why a session that has begun could not begin any more as it did; None when it could. (A changed password is
         none, as for the server.) Its owner counts: whoever owns the agent now must not decide its requests."""
+        greeting = started.greeting
         if self.authenticator is None:
             owner = self.owners.get(started.agent, self.default_owner)
             if started.owner is not None and owner != started.owner:
                 return "the agent's owner has changed"
+            databases = self.databases.get(started.agent, ())
+            if databases and (greeting.database not in databases or greeting.replication is not None):
+                return "the agent may no longer connect to this database"
             return None
         account = self.accounts.get(started.agent)
-        greeting = started.greeting
         if account is None:
             return "the agent is no longer configured"
         if account.owner != started.owner:
@@ -186,13 +190,7 @@ async def _broker(
     else:
         assert account.name in access.certificates, "an agent without a password is known by its certificate"
         client.write(backend.authentication(tags.AUTH_OK))
-    if account.databases and greeting.database not in account.databases:
-        raise InvalidAuthorization(f'pgproxy: agent "{account.name}" may not connect to database "{greeting.database}"')
-    if account.databases and greeting.replication is not None:
-        raise InvalidAuthorization(
-            f'pgproxy: agent "{account.name}" may not open a replication connection',
-            detail="replication reads every database, and the agent may connect to certain ones only",
-        )
+    _check_database(account.name, account.databases, greeting)
     identified(account.name)
     server, server_secured = await upstream.start(_packet(account.upstream_user.encode(), greeting))
     try:
@@ -207,6 +205,8 @@ async def _broker(
 async def _passthrough(
     client: Endpoint, greeting: Greeting, access: Access, upstream: Upstream, identified: Callable[[str], None]
 ) -> Started:
+    # Before the server is asked anything: whoever says they are this agent gets no further than the agent would.
+    _check_database(greeting.user, access.databases.get(greeting.user, ()), greeting)
     server, _ = await upstream.start(_packet(greeting.raw_user, greeting))
     try:
         sqlstate = await auth.relay_authentication(client, server)
@@ -218,6 +218,17 @@ async def _passthrough(
     except BaseException:
         server.abort()
         raise
+
+
+def _check_database(agent: str, databases: tuple[str, ...], greeting: Greeting) -> None:
+    """`databases` are those it may name; none: any. Raises InvalidAuthorization."""
+    if databases and greeting.database not in databases:
+        raise InvalidAuthorization(f'pgproxy: agent "{agent}" may not connect to database "{greeting.database}"')
+    if databases and greeting.replication is not None:
+        raise InvalidAuthorization(
+            f'pgproxy: agent "{agent}" may not open a replication connection',
+            detail="replication reads every database, and the agent may connect to certain ones only",
+        )
 
 
 class Refused(Exception):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from approvals.gateway import Gateway
 from classifier import classify
 from pgproxy.app.calls import InForce
 from pgproxy.app.terms import access_of, policy_of, upstream_of
@@ -125,9 +127,10 @@ async def test_a_reload_reads_certificates_anew_and_changes_nothing_when_it_cann
     }
     settings = Settings.model_validate(data)
     front, upstream = Front(), upstream_of(settings)
-    in_force = InForce(settings, cast(Listener, front), upstream, Parking(1), b"k")
+    gateway = cast(Gateway, SimpleNamespace(max_open_per_agent=7))
+    in_force = InForce(settings, cast(Listener, front), upstream, Parking(1), gateway, b"k")
     await in_force.replace(settings)
-    assert front.terms[0].access.tls is not None
+    assert front.terms[0].access.tls is not None and gateway.max_open_per_agent == settings.limits.open_per_agent
     pair.key.write_text("broken")
     with pytest.raises(CertificateError, match=str(pair.key)):
         await in_force.replace(settings.model_copy(update={"notice": False}))

@@ -260,6 +260,7 @@ async def proxy(
     replication: Replication = Replication.DENY,
     tls: ServerTls | None = None,
     certificates: dict[str, CertificateName] | None = None,
+    databases: dict[str, tuple[str, ...]] | None = None,
     rules: Policy | None = None,
     **options: Any,
 ) -> AsyncIterator[Proxy]:
@@ -270,6 +271,7 @@ async def proxy(
         authenticator,
         accounts or {},
         {"agent": "alice"},
+        databases=databases or {},
         tls=tls,
         certificates=certificates or {},
         tokens=tokens,

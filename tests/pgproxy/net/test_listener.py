@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -22,6 +23,33 @@ SYNC = frontend.SYNC
 
 
 # start-up
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        [(b"database", b"template1")],
+        [],  # the user's name
+        [(b"database", b"postgres"), (b"replication", b"database")],
+    ],
+)
+async def test_an_agent_gets_into_its_own_databases_alone(
+    server: EmbeddedServer, asked: list[tuple[bytes, bytes]]
+) -> None:
+    """In passthrough too, and before the server hears of it."""
+    async with proxy(trusting(server), mode=Mode.OBSERVE, databases={"agent": ("postgres",)}) as p:
+        admitted = await p.connect()
+        admitted.send(startup.startup_message([(b"user", b"agent"), (b"database", b"postgres")]))
+        await admitted.until_ready()
+        client = await p.connect()
+        client.send(startup.startup_message([(b"user", b"agent"), *asked]))
+        error = await client.fatal()
+        assert error["C"] == "28000" and 'agent "agent" may not' in error["M"]
+        fewer = replace(p.terms.access, databases={"agent": ("other",)})
+        p.listener.reconfigure(replace(p.terms, access=fewer))
+        assert "may no longer connect to this database" in (await admitted.fatal())["M"]
+        for each in (admitted, client):
+            await each.close()
 
 
 @pytest.mark.parametrize("request_", [startup.ssl_request(), startup.gssenc_request()])
