@@ -110,7 +110,7 @@ async def upgraded(p: Proxy, context: ssl.SSLContext) -> Client:
 async def busy(p: Proxy) -> None:
     """Until the one session has a statement under way."""
     async with asyncio.timeout(20):
-        while all(live.relay.is_idle for live in p.listener._sessions.values()):  # noqa: ASYNC110 - a test's patience
+        while all(live.relay.is_idle for live in p.listener.directory.live()):  # noqa: ASYNC110 - a test's patience
             await asyncio.sleep(0.01)
 
 
@@ -386,7 +386,7 @@ async def test_a_client_that_does_not_read_holds_the_server_back(
         await client.until_ready()
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.send(frontend.query(b"select repeat('x', %d) from generate_series(1, %d)" % (width, rows)))
-        (live,) = p.listener._sessions.values()
+        (live,) = p.listener.directory.live()
         async with asyncio.timeout(20):
             while not live.relay._server_paused:  # noqa: ASYNC110 - a test's patience
                 await asyncio.sleep(0.01)
