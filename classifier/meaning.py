@@ -8,6 +8,7 @@ disagreement.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -43,6 +44,11 @@ Column = tuple[tuple[str, ...], str]
 EVERY: Final = "*"
 
 
+# What follows a parameter can look like the rest of a dollar quote to sqlglot, and then the text's constants decide
+# whether it reads the statement at all. What the parameter is changes nothing here.
+_PARAMETER: Final = re.compile(r'(?<![\w"$])\$\d+')
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Relations as sqlglot names them, whether it sees definitions or changes of data anywhere, and columns."""
@@ -59,7 +65,7 @@ def read(sql: str) -> Reading | None:
     if len(sql) > MAX_BYTES or sql.count("[") > MAX_BRACKETS:
         return None
     try:
-        trees = sqlglot.parse(sql, dialect="postgres")
+        trees = sqlglot.parse(_PARAMETER.sub("NULL", sql), dialect="postgres")
     except (sqlglot.errors.SqlglotError, *_ITS_OWN_BUGS):
         return None
     relations: dict[str, None] = {}

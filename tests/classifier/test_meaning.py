@@ -80,3 +80,10 @@ def test_columns_with_a_catalog() -> None:
     assert [s.columns_read for s in found.statements] == [("a.id", "a.x"), ("app.b.y",), ("z",), ()]
     assert found.statements[3].columns_written == ("b.id", "b.y")
     assert found.to_dict()["statements"][0]["columns_read"] == ["a.id", "a.x"]
+
+
+def test_a_parameter_is_no_dollar_quote() -> None:
+    """`$1 ORDER BY ''''` was one to sqlglot, so a constant decided whether it read the statement."""
+    found = meaning.read("SELECT a FROM t WHERE b = 1 AND c = $1 ORDER BY ''''")
+    assert found is not None and found.relations == ("t",)
+    assert meaning.read('SELECT "$1" FROM t') == meaning.read('SELECT "$1" FROM t WHERE $2')
