@@ -72,6 +72,7 @@ EVERY_ROUTE = [
     ("GET", "/v1/audit"),
     ("POST", "/v1/classify"),
     ("GET", "/v1/me"),
+    ("GET", "/v1/notifications"),
     ("GET", "/v1/logins"),
     ("DELETE", "/v1/logins/l1"),
 ]
@@ -123,6 +124,9 @@ async def test_the_table_above_is_every_route_under_v1(app: FastAPI) -> None:
         (BOB, "POST", "/v1/approvals/a00000000000000a/context", 404),
         (BOB, "POST", "/v1/approvals/%00/context", 404),
         (DAVE, "GET", "/v1/sessions", 200),
+        (DAVE, "GET", "/v1/notifications", 403),
+        (BOB, "GET", "/v1/notifications", 403),
+        (ADMIN, "GET", "/v1/notifications", 200),
         (DAVE, "DELETE", "/v1/sessions/s1", 403),
         (BOB, "GET", "/v1/sessions", 403),
         (BOB, "DELETE", "/v1/sessions/s1", 403),
