@@ -39,6 +39,7 @@ def make_pair(directory: Path, name: str) -> Pair:
         .sign(key, hashes.SHA256())
     )
     pair = Pair(directory / f"{name}.crt", directory / f"{name}.key", certificate.serial_number)
+    pair.key.touch(0o600)
     pair.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     pair.key.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

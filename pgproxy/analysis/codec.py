@@ -24,6 +24,8 @@ ITEMS: Final = 1000  # of an answer (names, actions) that are read in one go
 _STATEMENT_WEIGHT: Final = 10  # what beginning a statement costs beside them
 
 _CLASSIFICATION: Final = tuple(f.name for f in fields(Classification) if f.name != "statements")
+# Of these a missing value means that nobody can tell, and an empty list is an answer of its own.
+_MAY_BE_UNKNOWN: Final = frozenset(f.name for f in fields(Statement) if f.default != ())
 _STATEMENT: Final = tuple(f.name for f in fields(Statement) if f.name not in ("actions", "prepared"))
 _ENVIRONMENT: Final = tuple(f.name for f in fields(Environment))
 
@@ -110,6 +112,8 @@ def _steps(statements: Iterable[Statement]) -> Iterator[list[Any]]:
         yield [_BEGIN, {name: value for name, value in values.items() if not isinstance(value, tuple)}]
         for name, value in values.items():
             if isinstance(value, tuple):
+                if not value and name in _MAY_BE_UNKNOWN:
+                    yield [_MORE, name, []]
                 for start in range(0, len(value), ITEMS):
                     yield [_MORE, name, value[start : start + ITEMS]]
         actions = [[a.cls, a.verb, a.object, a.detail] for a in s.actions]

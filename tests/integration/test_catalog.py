@@ -76,7 +76,10 @@ def test_what_hides_something_parks(functions: System, statement: str) -> None:
 
 
 def test_a_builtin_shadowed_by_search_path_is_not_the_builtin(functions: System) -> None:
-    assert not passes(functions, "select lower('A')", "set search_path = planted, pg_catalog, public")
+    assert not passes(functions, "set search_path = planted, pg_catalog, public")
+    # In a way that nobody can tell from the text, so that it passes.
+    path = "select set_config('search_path', concat('planted, pg_', 'catalog, public'), false)"
+    assert not passes(functions, "select lower('A')", path)
     assert functions.direct("select to_regclass('hidden_in_a_function') is null") == "t"
 
 
@@ -85,7 +88,7 @@ def test_a_function_replaced_around_the_proxy_is_noticed(functions: System) -> N
     eventually(lambda: passes(functions, "select turns(1)"), "the new function is known")
     functions.direct(
         "create or replace function turns(a int) returns int language plpgsql as "
-        "$$ begin execute 'drop table orders'; return 1; end $$"
+        "$$ begin execute 'drop table if exists not_there'; return 1; end $$"  # it may run before that is known
     )
     eventually(lambda: not passes(functions, "select turns(1)"), "the harmful function is known")
 
