@@ -59,6 +59,33 @@ def test_a_policy_file_decides(short_directory: Path, system: System) -> None:
         assert sum(c["count"] for c in changes) == 3
 
 
+def test_a_live_session_is_judged_by_the_policy_of_now(short_directory: Path, system: System) -> None:
+    policy = short_directory / "policy.yaml"
+    policy.write_text(POLICY)
+    reviewer = {"name": "bob@example.com", "token": {"env": "BOB_TOKEN"}, "roles": ["reviewer", "admin"]}
+    with (
+        serving(short_directory, system, policy="policy.yaml", reviewers=[reviewer]) as (dsn, bob),
+        psycopg.connect(dsn, autocommit=True) as connection,
+    ):
+        orders = "SELECT count(*) FROM public.orders"
+        assert connection.execute(orders).fetchone() is not None
+        closed = "  - {name: closed, match: {relations: [public.orders]}, decision: deny, message: stocktaking}\n"
+        policy.write_text(POLICY.replace("rules:\n", "rules:\n" + closed))
+        answer = bob.api.post("/v1/reload").json()
+        assert answer["reloaded"] and any(key.startswith("policy") for key in answer["changed"]), answer
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="denied by policy") as caught:
+            connection.execute(orders)
+        assert "stocktaking" in str(caught.value.diag.message_detail)
+        policy.write_text(POLICY.replace("tags: [pii]", "tags: [pi]"))
+        answer = bob.api.post("/v1/reload").json()
+        assert not answer["reloaded"] and "there is no tag 'pi'" in answer["problems"][0], answer
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="denied by policy"):
+            connection.execute(orders)
+        policy.write_text(POLICY)
+        assert bob.api.post("/v1/reload").json()["reloaded"]
+        assert connection.execute(orders).fetchone() is not None
+
+
 def test_a_policy_that_cannot_work_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(POLICY.replace("tags: [pii]", "tags: [pi]"))
     (tmp_path / "pgproxy.yaml").write_text(yaml.safe_dump({"policy": "policy.yaml"}))
