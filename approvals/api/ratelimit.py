@@ -37,6 +37,13 @@ class RateLimit:
             self._buckets.popitem(last=False)
         return 0.0 if allowed else (1 - left) * self._refill_s
 
+    def give_back(self, address: str) -> None:
+        """The try was a good one: colleagues behind one address must not lock each other out."""
+        key = _network(address)
+        if key in self._buckets:
+            left, at = self._buckets[key]
+            self._buckets[key] = (min(float(self._burst), left + 1), at)
+
 
 def _network(address: str) -> str:
     try:

@@ -114,6 +114,7 @@ async def log_in(request: Request) -> Response:
         return _login_page(request, target, _NEEDS_TLS, 400)
     except ApprovalError as error:
         return _login_page(request, target, f"{error}.", error.http_status)
+    request.app.state.login_limit.give_back(_address(request))
     return _logged_in(request, target, secret)
 
 

@@ -199,6 +199,18 @@ def test_the_rate_limit_refills_and_keeps_a_bound() -> None:
     assert len(limit) == MAX_ADDRESSES
 
 
+async def test_colleagues_behind_one_address_do_not_lock_each_other_out(make: Make) -> None:
+    app = make()
+    for _ in range(12):
+        async with browser(app) as web:
+            assert (await web.post("/login", data={"token": BOB.token}, headers=SAME)).status_code == 303
+    async with browser(app) as web:
+        codes = [(await web.post("/login", data={"token": "x"}, headers=SAME)).status_code for _ in range(11)]
+        assert codes == [401] * 10 + [429]
+        # Once they are locked out, a token that is known opens nothing either.
+        assert (await web.post("/login", data={"token": BOB.token}, headers=SAME)).status_code == 429
+
+
 async def test_plain_http_is_for_this_machine_alone(make: Make) -> None:
     app = make(external_url=None, hosts=frozenset({"pgproxy.example"}), oidc=False)
     async with browser(app, "http://127.0.0.1:8432") as web:
