@@ -174,11 +174,6 @@ async def decide_approval(
     return Json(decided)
 
 
-def _via(request: Request) -> str:
-    """The channel, as the authentication in front of the routes found it (a console session, say)."""
-    return str(getattr(request.state, "via", "api"))
-
-
 @router.post(
     "/{approval_id}/comments",
     response_model=Approval,
